@@ -1,0 +1,3328 @@
+// Raft, all of it, in one file: servers that elect a leader, keep a replicated
+// log, and serve a key-value store from it, over UDP, with files that survive
+// kill -9.
+//
+// Put Figure 2 of the Raft paper (Ongaro and Ousterhout, "In Search of an
+// Understandable Consensus Algorithm", extended version) beside this file and
+// read from here to the end. Then run it:
+//
+//	go run .                three servers and a console in this terminal
+//	set x 1                 … typed there; then: get x, logs, kill 1, get x, start 1
+//
+// # How to read it
+//
+// Part I is Figure 2, with the reasons. It knows no socket, file, goroutine or
+// clock: inputs go into Step, effects come out of it. A reader may stop at its
+// end and has read all of Raft's core. Where a later part needs a hook in an
+// earlier one, the hook is a single call that names its chapter; skip it.
+//
+//	I    The algorithm   1 State · 2 Messages · 3 The log · 4 Step · 5 Elections
+//	                     6 Replication · 7 Commit and apply
+//	II   Clients         8 The state machine · 9 Exactly once · 10 Linearizable reads
+//	III  The machine     11 Disk · 12 Network · 13 The loop
+//	IV   The laboratory  14 Narration · 15 Console · 16 Cluster and main
+//
+// # The rules
+//
+// Figure 2, numbered, in our words. Each tag stands in square brackets on the
+// line that carries the rule out: grep -n '\[AE3\]' raft.go. The narration of a
+// running server prints the same tags.
+//
+//	Persist  currentTerm, votedFor and log are on disk before anything that
+//	         depends on them is answered
+//	All1     committed entries are applied, in order, one by one
+//	All2     a higher term in any message: adopt it, become follower
+//	Fol1     answer candidates and leaders
+//	Fol2     a whole election timeout without a current leader and without
+//	         granting a vote: become candidate
+//	Cand1    new term, vote for oneself, restart the timer, ask everybody
+//	Cand2    votes from a majority: become leader
+//	Cand3    AppendEntries of this term: another one won, follow it
+//	Cand4    the election timed out: start the next
+//	Lead1    AppendEntries to all at once on election, then whenever idle
+//	Lead2    a client's command: append it, answer after applying it
+//	Lead3    a follower lacks entries: send them from nextIndex on
+//	Lead3a   it succeeded: raise nextIndex and matchIndex
+//	Lead3b   it did not match: lower nextIndex, send again
+//	Lead4    commit what a majority stores, if it is of the current term
+//	RV1      refuse a vote to an older term
+//	RV2      one vote a term, and only for a log at least as up to date
+//	AE1      refuse entries from an older term
+//	AE2      refuse unless the entry before the new ones matches
+//	AE3      an entry that conflicts: drop it and all that follow
+//	AE4      append what is not in the log yet
+//	AE5      follow leaderCommit, up to the last new entry
+//
+// SE1.. (sessions), RD1.. (reads) and DK1.. (disk) are ours; chapters 9, 10 and 11
+// define them.
+//
+// # Where it departs from the figure
+//
+// Each for a reason that NOTES.md defends:
+//
+//	D1  messages are one-way datagrams, not RPCs: a reply says what it confirms or
+//	    refuses, and whatever stays unanswered is sent again
+//	D2  votes are a set of servers, because a datagram may arrive twice
+//	D3  a leader's first entry is empty (§8), or older entries and reads would wait
+//	D4  the entries of one AppendEntries are bounded by what a datagram carries
+//	D5  a refusal says where the conflict begins, so nextIndex skips a term at a
+//	    time (§5.3)
+//	D6  nextIndex moves when entries are sent, not when they are confirmed, and is
+//	    taken back on a refusal or on silence (Ongaro's thesis, 10.2.1)
+//	D7  a leader's AppendEntries may leave before its own fsync (thesis 10.2.1)
+//	D8  a candidate repeats its RequestVote while it waits
+//
+// # Errors
+//
+// There are three kinds. Expected ones (a datagram lost, late, twice, malformed; a
+// request to a server that does not lead) are no errors: drop or answer, the
+// protocol repeats itself. The operator's are answered in one line of text, and
+// nothing changes. Impossible or fatal ones (a broken invariant, a failed write or
+// fsync) stop the process at once, with one line that says what happened.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"container/list"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unicode/utf8"
+)
+
+// =============================================================================
+// PART I. THE ALGORITHM
+// =============================================================================
+
+// ---- 1. State ---------------------------------------------------------------
+//
+// The first box of Figure 2, in its order and with its names, then what we need
+// besides. At the end of the chapter stand the only two functions that change
+// currentTerm, votedFor and log. Each writes the matching disk record in the same
+// lines, so that nobody can forget to persist.
+
+// none stands where the paper says null; servers are numbered from 1.
+const none = 0
+
+// role is one of the three states of Figure 4.
+type role int
+
+const (
+	follower role = iota
+	candidate
+	leader
+)
+
+// entry is one place of the log: a command and the term in which a leader
+// received it. The command of a leader's first entry is empty (D3). Client and
+// Serial say who asked; chapter 9 needs them to apply each command once.
+type entry struct {
+	Term    int    `json:"term"`
+	Client  string `json:"client,omitempty"`
+	Serial  int    `json:"serial,omitempty"`
+	Command string `json:"command,omitempty"`
+}
+
+// server is one Raft server. All of its life is calls of Step.
+type server struct {
+	// Persistent state on all servers: on disk before anybody hears of it [Persist].
+	currentTerm int     // latest term seen, 0 at first, never falls
+	votedFor    int     // who got this server's vote in currentTerm, or none
+	log         []entry // log[0] is a sentinel of term 0: the first index is 1
+
+	// Volatile state on all servers.
+	commitIndex int // highest entry known to be committed, never falls
+	lastApplied int // highest entry applied to the state machine
+
+	// Volatile state on leaders, made anew after each election.
+	nextIndex  map[int]int // for each other server, the next entry to send to it
+	matchIndex map[int]int // … and the highest entry known to be stored there
+
+	// Ours, from here on.
+	id       int   // this server
+	peers    []int // the others, ascending; maps are read in this order, never ranged over
+	role     role
+	leaderID int          // whom clients are sent to, or none
+	votes    map[int]bool // a candidate's votes, by voter (D2)
+
+	// Time is a counter: tick advances now, every timeout is counted in ticks.
+	now         int
+	electionDue int        // not a leader: when to start an election [Fol2] [Cand4]
+	askAgainDue int        // candidate: when to repeat RequestVote (D8)
+	rand        *rand.Rand // draws election timeouts, nothing else
+
+	// The leader's view of the wire (chapter 6).
+	seq      int           // number of the last AppendEntries sent, to whomever
+	progress map[int]*wire // for each other server
+
+	machine machine // the key-value store and its sessions (chapters 8 and 9)
+	waiting map[string]*waiter
+	reads   []read // chapter 10
+	asked   int    // chapter 10
+
+	voice // narration (chapter 14)
+	out   Output
+}
+
+// Timeouts in ticks. With the default tick of 10 ms they are the paper's 150 to
+// 300 ms, and a heartbeat often enough that two may be lost.
+const (
+	heartbeatTicks   = 5
+	electionTicksMin = 15
+	electionTicksMax = 30
+)
+
+// newServer makes server id of a cluster of id and peers, a follower with the
+// persistent state that chapter 11 read from disk (the zero hardState and no
+// entries for a new server). Everything volatile begins at zero: a server does not
+// know what is committed until a leader tells it.
+func newServer(id int, peers []int, hard hardState, log []entry, r *rand.Rand) *server {
+	s := &server{
+		id: id, peers: peers, rand: r,
+		currentTerm: hard.Term, votedFor: hard.VotedFor,
+		log:     append([]entry{{}}, log...),
+		machine: newMachine(),
+		voice:   voice{fired: map[string]int{}},
+	}
+	s.resetElectionTimer()
+	return s
+}
+
+// setTermAndVote is the only function that changes currentTerm and votedFor. They
+// are one record: a crash between a new term and its vote would leave a vote that
+// belongs to another term.
+func (s *server) setTermAndVote(term, votedFor int) {
+	must(term > s.currentTerm || s.votedFor == none || s.votedFor == votedFor, "one vote a term")
+	s.currentTerm, s.votedFor = term, votedFor
+	s.out.Persist = append(s.out.Persist, record{hard: &hardState{term, votedFor}}) // [Persist]
+}
+
+// store is the only function that changes the log: entries take the places from
+// index on, and whatever stood there or after them is gone. The disk needs no
+// record for the cut: an entry's record replaces all from its index on.
+func (s *server) store(index int, entries ...entry) {
+	must(index > s.commitIndex, "a committed entry is never replaced (State Machine Safety)")
+	must(index > s.lastIndex() || s.role != leader, "a leader never replaces its own entries (Leader Append-Only)")
+	must(index <= s.lastIndex()+1, "a log has no gaps")
+	if index <= s.lastIndex() {
+		// Messages on their way share the log's memory: cut with a capacity, so
+		// that append moves to fresh memory instead of rewriting them.
+		s.log = s.log[:index:index]
+	}
+	for _, e := range entries {
+		s.out.Persist = append(s.out.Persist, record{index: s.lastIndex() + 1, entry: e}) // [Persist]
+		s.log = append(s.log, e)
+	}
+}
+
+// must stops the process when what can never happen has happened: going on would
+// only spread the damage. Each use names the invariant, of Figure 3 where it can.
+func must(cond bool, invariant string) {
+	if !cond {
+		panic(brokenInvariant(invariant))
+	}
+}
+
+type brokenInvariant string
+
+// ---- 2. Messages ------------------------------------------------------------
+//
+// One struct for each box of Figure 2, in the figure's order and spelling, in an
+// envelope that says from whom, to whom and in which term. The paper's RPCs are
+// pairs of one-way messages here (D1): any of them may be lost, late, doubled or
+// overtaken, so a reply repeats what it is about.
+
+// Message is what one server sends to another; exactly one body is set.
+type Message struct {
+	From int `json:"from"`
+	To   int `json:"to"`
+	Term int `json:"term"`         // the sender's currentTerm [All2]
+	At   int `json:"at,omitempty"` // Lamport clock of the narration (chapter 14)
+
+	RequestVote        *requestVote        `json:"requestVote,omitempty"`
+	RequestVoteReply   *requestVoteReply   `json:"requestVoteReply,omitempty"`
+	AppendEntries      *appendEntries      `json:"appendEntries,omitempty"`
+	AppendEntriesReply *appendEntriesReply `json:"appendEntriesReply,omitempty"`
+}
+
+type requestVote struct {
+	CandidateID  int `json:"candidateId"`  // who asks for the vote
+	LastLogIndex int `json:"lastLogIndex"` // of the candidate's last entry (§5.4)
+	LastLogTerm  int `json:"lastLogTerm"`
+}
+
+type requestVoteReply struct {
+	VoteGranted bool `json:"voteGranted"`
+}
+
+type appendEntries struct {
+	LeaderID     int     `json:"leaderId"`     // so that followers can redirect clients
+	PrevLogIndex int     `json:"prevLogIndex"` // of the entry right before the new ones
+	PrevLogTerm  int     `json:"prevLogTerm"`
+	Entries      []entry `json:"entries"`       // none in a heartbeat, several for speed
+	LeaderCommit int     `json:"leaderCommit"`  // the leader's commitIndex
+	Seq          int     `json:"seq,omitempty"` // number of this message, echoed by its reply (D1)
+}
+
+type appendEntriesReply struct {
+	Success    bool `json:"success"`
+	MatchIndex int  `json:"matchIndex"`    // success: the last entry that is known to match (D1)
+	Seq        int  `json:"seq,omitempty"` // of the AppendEntries this answers
+
+	// A refusal of [AE2] says what it refuses and where to try again (D5).
+	PrevLogIndex  int `json:"prevLogIndex,omitempty"`
+	ConflictTerm  int `json:"conflictTerm,omitempty"`  // term of the entry that does not match, or 0
+	ConflictIndex int `json:"conflictIndex,omitempty"` // first index of that term, or lastIndex+1
+}
+
+// ---- 3. The log -------------------------------------------------------------
+//
+// Every index computation of Part I goes through these few functions. The sentinel
+// at index 0 has term 0 and matches everywhere, so an empty log is no special case.
+
+func (s *server) lastIndex() int { return len(s.log) - 1 }
+
+func (s *server) lastTerm() int { return s.log[s.lastIndex()].Term }
+
+// matches tells whether the log has an entry of this term at index. By the Log
+// Matching Property everything before it is then the same as in any other log that
+// has this entry.
+func (s *server) matches(index, term int) bool {
+	return index <= s.lastIndex() && s.log[index].Term == term
+}
+
+// upToDate compares a candidate's last entry with ours (§5.4.1): the later term
+// wins, and of equal terms the longer log.
+func (s *server) upToDate(lastLogTerm, lastLogIndex int) bool {
+	if lastLogTerm != s.lastTerm() {
+		return lastLogTerm > s.lastTerm()
+	}
+	return lastLogIndex >= s.lastIndex()
+}
+
+// firstIndexOf is the first index whose term is at least term. Terms never fall
+// along a log, so a binary search will do; lastIndex+1 when there is none.
+func (s *server) firstIndexOf(term int) int {
+	return sort.Search(len(s.log), func(index int) bool { return s.log[index].Term >= term })
+}
+
+// batch is what one AppendEntries can carry from index on: as many entries as fit
+// into a datagram (D4). One always fits; chapter 9 refuses larger commands.
+func (s *server) batch(index int) []entry {
+	end, size := index, 0
+	for end <= s.lastIndex() {
+		size += s.log[end].size()
+		if end > index && size > maxBatchBytes {
+			break
+		}
+		end++
+	}
+	return s.log[index:end:end]
+}
+
+// ---- 4. Step ----------------------------------------------------------------
+//
+// Step is the whole interface of the algorithm: inputs go in, effects come out, and
+// nothing happens inside but arithmetic. Handlers only record what an input says.
+// Then Figure 2's standing rules run, once, in an order in which each one's
+// consequences are seen by those after it.
+
+// input is what can happen to a server: a tick, a *Message or a *request.
+type input any
+
+// tick is one beat of the clock. How long it takes, only chapter 13 knows.
+type tick struct{}
+
+// Output lists effects in the order in which the shell performs them (chapter 13).
+// Everything before Persist promises nothing about this server's disk; everything
+// after it may.
+type Output struct {
+	Trace   []string  //    narration of what follows; no effect
+	Early   []Message // 1. a leader's AppendEntries leave at once (D7);
+	Persist []record  // 2. records are on disk, fsynced, before
+	Send    []Message // 3. any other message leaves this process, or
+	Reply   []reply   // 4. any client hears an answer
+}
+
+// Step digests inputs in their order and returns the effects of all of them
+// together. Whoever calls it with all that is waiting gets one fsync and one
+// AppendEntries a follower for the lot.
+func (s *server) Step(inputs ...input) Output {
+	for _, in := range inputs {
+		switch in := in.(type) {
+		case tick:
+			s.now++
+		case *Message:
+			s.receive(in)
+		case *request:
+			s.submit(in)
+		}
+	}
+	s.electionTimeout()    // [Fol2] [Cand4]
+	s.repeatRequestVote()  // D8
+	s.winElection()        // [Cand2]
+	s.advanceCommitIndex() // [Lead4]
+	s.applyCommitted()     // [All1]
+	s.serveReads()         // chapter 10
+	s.takeBackLost()       // D6
+	s.replicate()          // [Lead3]
+	s.heartbeat()          // [Lead1]
+
+	out := s.out
+	s.out = Output{}
+	return out
+}
+
+// receive takes one message. The term comes first, whatever the body is.
+func (s *server) receive(m *Message) {
+	s.hear(m) // chapter 14
+	if m.Term > s.currentTerm {
+		s.tell(1, "All2", "term %d -> %d, S%d has seen a newer one", s.currentTerm, m.Term, m.From)
+		s.setTermAndVote(m.Term, none) // [All2]
+		s.becomeFollower(none)
+	}
+	switch { // [Fol1] Requests are answered in any role; what the role forbids, the handlers refuse.
+	case m.RequestVote != nil:
+		s.onRequestVote(m.From, m.Term, m.RequestVote)
+	case m.RequestVoteReply != nil:
+		s.onRequestVoteReply(m.From, m.Term, m.RequestVoteReply)
+	case m.AppendEntries != nil:
+		s.onAppendEntries(m.From, m.Term, m.AppendEntries)
+	case m.AppendEntriesReply != nil:
+		s.onAppendEntriesReply(m.From, m.Term, m.AppendEntriesReply)
+	}
+}
+
+// becomeFollower keeps the vote: within a term it is given once, whatever the role.
+// It also keeps a running election timer, because hearing of a higher term is no
+// word from a leader [Fol2]; a leader had none running and starts one.
+func (s *server) becomeFollower(leaderID int) {
+	if s.role == leader {
+		s.tell(1, "All2", "no longer leader")
+		s.resetElectionTimer()
+		s.forgetWaiting() // chapter 9
+	}
+	s.role = follower
+	s.leaderID = leaderID
+}
+
+// send puts a message into the Output, with the term of this moment.
+func (s *server) send(to int, m Message) {
+	m.From, m.To, m.Term = s.id, to, s.currentTerm
+	m.At = s.stamp() // chapter 14
+	if m.AppendEntries != nil {
+		s.out.Early = append(s.out.Early, m)
+	} else {
+		s.out.Send = append(s.out.Send, m)
+	}
+}
+
+// ---- 5. Elections (§5.2, §5.4.1) ---------------------------------------------
+//
+// From silence to a leader: the timeout, the candidate, the voter, the count. Two
+// things make it safe. A server votes once a term, so two majorities cannot elect
+// two leaders in one term. And it votes only for a log at least as up to date as
+// its own, so a leader has every committed entry.
+
+// electionTimeout starts an election when nobody led for too long.
+func (s *server) electionTimeout() {
+	if s.role == leader || s.now < s.electionDue {
+		return
+	}
+	if s.role == follower { // [Fol2]
+		s.tell(1, "Fol2", "election timeout: %s", s.silence())
+	} else { // [Cand4] Nobody won, perhaps because of a split vote.
+		s.tell(1, "Cand4", "nobody won term %d, the election starts over", s.currentTerm)
+	}
+	s.becomeCandidate()
+}
+
+// resetElectionTimer draws a new timeout. Only three events may call it [Fol2]: word
+// from the current leader, a vote granted, and an election started. Random spread
+// keeps candidates from splitting the vote for ever.
+func (s *server) resetElectionTimer() {
+	s.electionDue = s.now + electionTicksMin + s.rand.IntN(electionTicksMax-electionTicksMin+1)
+}
+
+// becomeCandidate starts an election.
+func (s *server) becomeCandidate() {
+	s.setTermAndVote(s.currentTerm+1, s.id) // [Cand1]
+	s.role = candidate
+	s.leaderID = none
+	s.votes = map[int]bool{s.id: true}
+	s.resetElectionTimer()
+	s.tell(1, "Cand1", "term %d -> %d, vote for self, need %d of %d votes",
+		s.currentTerm-1, s.currentTerm, s.majority(), len(s.peers)+1)
+	s.requestVotes()
+}
+
+// requestVotes asks all who have not granted their vote yet.
+func (s *server) requestVotes() {
+	for _, p := range s.peers {
+		if s.votes[p] {
+			continue
+		}
+		s.tellSent(2, "Cand1", p, "RequestVote last=%v", s.lastRef())
+		s.send(p, Message{RequestVote: &requestVote{
+			CandidateID: s.id, LastLogIndex: s.lastIndex(), LastLogTerm: s.lastTerm()}})
+	}
+	s.askAgainDue = s.now + heartbeatTicks
+}
+
+// repeatRequestVote asks again while the election runs (D8): a lost datagram should
+// not cost a whole election. A voter that has granted simply grants again.
+func (s *server) repeatRequestVote() {
+	if s.role == candidate && s.now >= s.askAgainDue {
+		s.requestVotes()
+	}
+}
+
+// onRequestVote is the receiver half of Figure 2's RequestVote box.
+func (s *server) onRequestVote(from, term int, rv *requestVote) {
+	granted, tag, why := false, "RV2", ""
+	switch {
+	case term < s.currentTerm: // [RV1]
+		tag, why = "RV1", fmt.Sprintf("t%d is over, this is t%d", term, s.currentTerm)
+	case s.votedFor != none && s.votedFor != rv.CandidateID: // [RV2] one vote a term …
+		why = fmt.Sprintf("my vote in t%d is S%d's", term, s.votedFor)
+	case !s.upToDate(rv.LastLogTerm, rv.LastLogIndex): // … and none for a log that lacks what ours has
+		why = fmt.Sprintf("my last %v is newer than %v", s.lastRef(), ref{rv.LastLogIndex, rv.LastLogTerm})
+	default:
+		granted, why = true, fmt.Sprintf("%v is no older than my %v", ref{rv.LastLogIndex, rv.LastLogTerm}, s.lastRef())
+		if s.votedFor == none {
+			s.setTermAndVote(s.currentTerm, rv.CandidateID)
+		}
+		s.resetElectionTimer() // [Fol2]
+	}
+	s.tellVote(from, granted, tag, why)
+	s.send(from, Message{RequestVoteReply: &requestVoteReply{VoteGranted: granted}})
+}
+
+// onRequestVoteReply records a vote. One of an earlier election of ours does not
+// count in this one, and one that arrives twice counts once (D2).
+func (s *server) onRequestVoteReply(from, term int, r *requestVoteReply) {
+	if s.role == candidate && term == s.currentTerm && r.VoteGranted {
+		s.votes[from] = true
+	}
+}
+
+// winElection counts the votes.
+func (s *server) winElection() {
+	if s.role == candidate && len(s.votes) >= s.majority() { // [Cand2]
+		s.tell(1, "Cand2", "%s are %d of %d, elected", s.voters(), len(s.votes), len(s.peers)+1)
+		s.becomeLeader()
+	}
+}
+
+// majority is the smallest number of servers of which any two sets share one.
+func (s *server) majority() int { return (len(s.peers)+1)/2 + 1 }
+
+// becomeLeader begins a reign. The leader assumes that every log equals its own and
+// lets refusals correct it. Its first entry is empty (D3): only an entry of its own
+// term lets it commit what earlier leaders left [Lead4].
+func (s *server) becomeLeader() {
+	s.role = leader
+	s.leaderID = s.id
+	s.nextIndex, s.matchIndex = map[int]int{}, map[int]int{}
+	s.progress = map[int]*wire{}
+	for _, p := range s.peers {
+		s.nextIndex[p] = s.lastIndex() + 1
+		s.matchIndex[p] = 0
+		s.progress[p] = &wire{due: s.now, probing: true} // [Lead1] at once
+	}
+	s.asked = -1       // chapter 10
+	s.awaitUnapplied() // chapter 9
+	s.store(s.lastIndex()+1, entry{Term: s.currentTerm})
+}
+
+// ---- 6. Replication (§5.3) ---------------------------------------------------
+//
+// How the leader's log reaches the others: sending, the receiver's box, the reply.
+// The receiver accepts entries only behind an entry that matches, which makes the
+// logs equal up to there by induction. The sender keeps a few AppendEntries in the
+// air at once (D6) and can tell from the number that a reply echoes how old it is.
+
+// wire is what a leader knows about the way to one follower.
+type wire struct {
+	flying  []flight // AppendEntries with entries that nobody has confirmed, oldest first
+	due     int      // the tick of the next heartbeat [Lead1]
+	heard   int      // highest seq that this follower has answered
+	repair  int      // refusals up to this seq are old news: nextIndex moved since
+	probing bool     // it fell silent: one AppendEntries at a time, until it answers
+	at      int      // the tick of its last answer
+}
+
+// flight is one AppendEntries with entries, on its way.
+type flight struct {
+	last int // index of its last entry
+	sent int // tick
+}
+
+// maxFlights bounds what is on its way to one follower, so that the receive buffer
+// there holds it.
+const maxFlights = 8
+
+// replicate sends what followers lack.
+func (s *server) replicate() {
+	if s.role != leader {
+		return
+	}
+	for _, p := range s.peers {
+		w := s.progress[p]
+		for s.nextIndex[p] <= s.lastIndex() && len(w.flying) < w.window() { // [Lead3]
+			s.sendAppendEntries(p)
+		}
+	}
+}
+
+func (w *wire) window() int {
+	if w.probing {
+		return 1
+	}
+	return maxFlights
+}
+
+// heartbeat keeps followers from starting elections while there is nothing to say.
+func (s *server) heartbeat() {
+	if s.role != leader {
+		return
+	}
+	for _, p := range s.peers {
+		if s.now >= s.progress[p].due { // [Lead1]
+			s.sendAppendEntries(p)
+		}
+	}
+}
+
+// sendAppendEntries sends p what begins at its nextIndex: as much as fits, or
+// nothing, which is a heartbeat.
+func (s *server) sendAppendEntries(p int) {
+	w, next := s.progress[p], s.nextIndex[p]
+	entries := s.batch(next)
+	s.seq++
+	w.due = s.now + heartbeatTicks
+	if len(entries) > 0 {
+		s.nextIndex[p] += len(entries) // D6
+		w.flying = append(w.flying, flight{next + len(entries) - 1, s.now})
+	}
+	ae := &appendEntries{
+		LeaderID:     s.id,
+		PrevLogIndex: next - 1,
+		PrevLogTerm:  s.log[next-1].Term,
+		Entries:      entries,
+		LeaderCommit: s.commitIndex,
+		Seq:          s.seq,
+	}
+	s.tellAppend(p, ae)
+	s.send(p, Message{AppendEntries: ae})
+}
+
+// takeBackLost notices silence (D6): entries that stayed unconfirmed for a heartbeat
+// interval count as lost and are sent again, but one datagram at a time, since the
+// follower may be dead.
+func (s *server) takeBackLost() {
+	if s.role != leader {
+		return
+	}
+	for _, p := range s.peers {
+		w := s.progress[p]
+		if len(w.flying) > 0 && s.now-w.flying[0].sent >= heartbeatTicks {
+			s.nextIndex[p] = s.matchIndex[p] + 1
+			w.flying, w.probing, w.repair = nil, true, s.seq
+		}
+	}
+}
+
+// onAppendEntries is the receiver half of Figure 2's AppendEntries box. [All2] has
+// run, so term is never above currentTerm here.
+func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
+	if term < s.currentTerm { // [AE1]
+		s.refuse(from, "AE1", appendEntriesReply{Seq: ae.Seq}, "t%d is over, this is t%d", term, s.currentTerm)
+		return
+	}
+	s.follow(ae.LeaderID)
+
+	prev := ae.PrevLogIndex
+	if !s.matches(prev, ae.PrevLogTerm) { // [AE2]
+		s.refuse(from, "AE2", s.conflictAt(prev, ae.Seq), "no %v here", ref{prev, ae.PrevLogTerm})
+		return
+	}
+	for i, e := range ae.Entries {
+		index := prev + 1 + i
+		if s.matches(index, e.Term) {
+			continue
+		}
+		// [AE3] Cut only at a real conflict. A late, shorter AppendEntries is no
+		// conflict, and cutting to its length would erase entries that this server
+		// has already confirmed.
+		if index <= s.lastIndex() {
+			s.tell(1, "AE3", "%v conflicts with %v, cut from there", s.refAt(index), ref{index, e.Term})
+		}
+		s.store(index, ae.Entries[i:]...) // [AE4]
+		s.count("AE4")
+		break
+	}
+	// [AE5] The last *new* entry bounds it: what follows that in our log is unchecked
+	// and may conflict. Datagrams overtake each other, and commitIndex never falls.
+	lastNew := prev + len(ae.Entries)
+	if n := min(ae.LeaderCommit, lastNew); n > s.commitIndex {
+		s.tell(1, "AE5", "commit %d -> %d, says leader S%d", s.commitIndex, n, from)
+		s.commitIndex = n
+	}
+	s.tellAppended(from, len(ae.Entries), lastNew)
+	s.send(from, Message{AppendEntriesReply: &appendEntriesReply{Success: true, MatchIndex: lastNew, Seq: ae.Seq}})
+}
+
+// follow accepts the sender of a current AppendEntries as the leader. It restarts
+// the timer even when the entries are refused below: the leader is alive [Fol2].
+func (s *server) follow(leaderID int) {
+	must(s.role != leader, "at most one leader a term (Election Safety)")
+	if s.leaderID != leaderID {
+		s.tell(1, "Cand3", "S%d leads term %d", leaderID, s.currentTerm)
+	}
+	s.becomeFollower(leaderID) // [Cand3]
+	s.resetElectionTimer()
+}
+
+// refuse answers an AppendEntries that was not accepted.
+func (s *server) refuse(to int, tag string, r appendEntriesReply, format string, args ...any) {
+	s.tellSent(1, tag, to, "AppendReply refused: "+format, args...)
+	s.send(to, Message{AppendEntriesReply: &r})
+}
+
+// conflictAt says where the leader should try again (D5): at the first entry of the
+// conflicting term, since a leader that lacks one entry of a term often lacks more
+// of them; or behind our last entry, where we have nothing at all.
+func (s *server) conflictAt(index, seq int) appendEntriesReply {
+	r := appendEntriesReply{Seq: seq, PrevLogIndex: index, ConflictIndex: s.lastIndex() + 1}
+	if index <= s.lastIndex() {
+		r.ConflictTerm = s.log[index].Term
+		r.ConflictIndex = s.firstIndexOf(r.ConflictTerm)
+	}
+	return r
+}
+
+// onAppendEntriesReply learns what a follower stores. A reply of another term speaks
+// of another reign's log. Only a success moves matchIndex, only to what the reply
+// itself confirms, and only upwards: replies overtake each other.
+func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
+	if s.role != leader || term != s.currentTerm || r.Seq > s.seq || r.MatchIndex > s.lastIndex() {
+		return
+	}
+	w := s.progress[from]
+	w.heard = max(w.heard, r.Seq) // chapter 10 counts these
+	w.at, w.probing = s.now, false
+	if r.Success { // [Lead3a]
+		s.matchIndex[from] = max(s.matchIndex[from], r.MatchIndex)
+		s.nextIndex[from] = max(s.nextIndex[from], s.matchIndex[from]+1)
+		w.landed(s.matchIndex[from])
+		s.count("Lead3a")
+		return
+	}
+	// [Lead3b] Several AppendEntries behind one gap are all refused, but only the
+	// first refusal since the last repair is news. And what is confirmed stays
+	// confirmed, so nextIndex never falls to matchIndex.
+	if r.Seq <= w.repair {
+		return
+	}
+	s.nextIndex[from] = max(s.matchIndex[from]+1, min(s.tryAgainAt(r), s.nextIndex[from]))
+	w.flying, w.repair = nil, s.seq
+	s.tell(1, "Lead3b", "S%d refused, nextIndex back to %d", from, s.nextIndex[from])
+}
+
+// tryAgainAt reads a refusal (D5). If the leader has entries of the conflicting term,
+// the logs may agree up to the last of them; if not, that whole term goes.
+func (s *server) tryAgainAt(r *appendEntriesReply) int {
+	next := r.ConflictIndex
+	if r.ConflictTerm > 0 {
+		if after := s.firstIndexOf(r.ConflictTerm + 1); s.log[after-1].Term == r.ConflictTerm {
+			next = after
+		}
+	}
+	return min(next, r.PrevLogIndex) // what was refused need not be asked again
+}
+
+// landed forgets the flights that a confirmation up to index covers.
+func (w *wire) landed(index int) {
+	n := 0
+	for n < len(w.flying) && w.flying[n].last <= index {
+		n++
+	}
+	w.flying = w.flying[n:]
+}
+
+// ---- 7. Commit and apply (§5.3, §5.4.2) ---------------------------------------
+//
+// An entry is committed when no future leader can lack it. Then it may be applied,
+// and then its client hears of it.
+
+// submit takes a client's request.
+func (s *server) submit(r *request) {
+	switch {
+	case s.malformed(r): // chapter 8
+	case s.role != leader:
+		s.redirect(r) // chapter 9
+	case r.isRead():
+		s.read(r) // chapter 10
+	case s.repeated(r): // chapter 9
+	default:
+		s.tell(2, "Lead2", "client %s: append %v, answer after applying", r.Client, ref{s.lastIndex() + 1, s.currentTerm})
+		s.store(s.lastIndex()+1, entry{s.currentTerm, r.Client, r.Serial, r.Command}) // [Lead2]
+		s.await(r)                                                                    // chapter 9
+	}
+}
+
+// advanceCommitIndex finds the N of Figure 2: the highest index that a majority
+// stores. The leader counts its own log: perform writes it to disk before it handles
+// any answer to what it has just sent (D7).
+func (s *server) advanceCommitIndex() {
+	if s.role != leader {
+		return
+	}
+	stored := make([]int, 0, 16)
+	stored = append(stored, s.lastIndex())
+	for _, p := range s.peers {
+		stored = append(stored, s.matchIndex[p])
+	}
+	slices.Sort(stored)
+	n := stored[len(stored)-s.majority()] // this one and the larger ones are a majority
+	// [Lead4] An entry of an older term may be on a majority and still be overwritten
+	// (Figure 8). One of this term cannot, and it commits all before it.
+	if n > s.commitIndex && s.log[n].Term == s.currentTerm {
+		s.tell(1, "Lead4", "commit %d -> %d: %v is on a majority and t%d is my term",
+			s.commitIndex, n, s.refAt(n), s.currentTerm)
+		s.commitIndex = n
+	}
+}
+
+// maxApply bounds the entries applied in one Step, so that a server with a long log
+// to catch up on still answers its peers in between.
+const maxApply = 20_000
+
+// applyCommitted applies what is committed. All servers apply the same entries in
+// the same order, and apply is a function of nothing else: so all have equal state.
+func (s *server) applyCommitted() {
+	for n := 0; s.behind() && n < maxApply; n++ { // [All1]
+		s.lastApplied++
+		e := &s.log[s.lastApplied]
+		s.count("All1")
+		answer, ok := s.machine.apply(e) // chapters 8 and 9
+		s.answerWaiting(e, answer, ok)   // the second half of [Lead2]
+	}
+}
+
+// behind tells whether entries wait to be applied: Step has work without an input.
+func (s *server) behind() bool { return s.lastApplied < s.commitIndex }
+
+// =============================================================================
+// PART II. CLIENTS
+// =============================================================================
+
+// ---- 8. The state machine -----------------------------------------------------
+//
+// A key-value store. Its commands are lines of text, the same in a client's
+// datagram, in the log and on the console. A command is checked before it enters the
+// log, so that what is in a log can be applied, and has one outcome everywhere.
+
+// request is a client's command on its way into Step.
+type request struct {
+	Client  string `json:"client"`  // 1 to 64 printable ASCII characters, no blanks
+	Serial  int    `json:"serial"`  // counts the client's writes: 1, 2, 3, …
+	Command string `json:"command"` // set, get, del, incr or cas
+
+	to netip.AddrPort // where the client waits; the core only hands it back
+}
+
+// reply answers a request. Leader is set, if known, when Error is errNotLeader.
+type reply struct {
+	to     netip.AddrPort
+	client string
+	serial int
+	answer
+	leader int
+}
+
+// answer is the outcome of a command: a result or, final and certain, an error.
+type answer struct {
+	result string
+	err    string
+}
+
+const errNotLeader = "not the leader"
+
+// Bounds, in bytes. A command must fit into one AppendEntries and its answer into one
+// reply, both of them one datagram (D4).
+const (
+	maxDatagram   = 65_507 // what UDP over IPv4 carries
+	maxBatchBytes = maxDatagram - 512
+	maxKey        = 256
+	maxCommand    = 32 << 10
+	maxClient     = 64
+)
+
+// operation is a command, taken apart. What a verb does not use stays empty.
+type operation struct {
+	verb, key, old, value string
+	n                     int64 // incr
+}
+
+// parseOperation takes a command apart. Its error is the client's to read.
+func parseOperation(command string) (op operation, err error) {
+	if !utf8.ValidString(command) {
+		return op, errors.New("the command is not valid UTF-8")
+	}
+	if strings.ContainsAny(command, "\r\n") {
+		return op, errors.New(`a command is one line; write "...\n..." for a value with a line break`)
+	}
+	verb, rest, _ := nextWord(command)
+	op.verb = verb
+	switch verb {
+	case "get", "del":
+		err = takeWords(verb, "KEY", rest, &op.key)
+	case "set":
+		err = takeText(verb, "KEY VALUE", rest, &op.value, &op.key)
+	case "cas":
+		err = takeText(verb, "KEY OLD NEW", rest, &op.value, &op.key, &op.old)
+	case "incr":
+		n := ""
+		if err = takeWords(verb, "KEY", rest, &op.key); err != nil {
+			err = takeWords(verb, "KEY or KEY N", rest, &op.key, &n)
+		}
+		if op.n = 1; err == nil && n != "" {
+			if op.n, err = strconv.ParseInt(n, 10, 64); err != nil {
+				err = fmt.Errorf("incr adds a decimal number of 64 bits, not %s", clipQuote(n))
+			}
+		}
+	case "":
+		err = errors.New("an empty command; try set, get, del, incr or cas")
+	default:
+		err = fmt.Errorf("no such command %s; there are set, get, del, incr and cas", clipQuote(verb))
+	}
+	switch {
+	case err != nil:
+	case op.key == "" || len(op.key) > maxKey:
+		err = fmt.Errorf("a key has 1 to %d bytes, not %d", maxKey, len(op.key))
+	case !utf8.ValidString(op.key + op.old + op.value):
+		err = errors.New("a value is valid UTF-8, also after its escapes")
+	}
+	return op, err
+}
+
+// nextWord splits the first word off line: up to a blank, or a Go string in double
+// quotes.
+func nextWord(line string) (word, rest string, err error) {
+	line = strings.TrimLeft(line, " \t")
+	if !strings.HasPrefix(line, `"`) {
+		end := strings.IndexAny(line, " \t")
+		if end < 0 {
+			end = len(line)
+		}
+		return line[:end], line[end:], nil
+	}
+	quoted, err := strconv.QuotedPrefix(line)
+	if err != nil {
+		return "", "", errors.New("an unfinished quote, or an escape that Go does not know")
+	}
+	if rest = line[len(quoted):]; rest != "" && rest[0] != ' ' && rest[0] != '\t' {
+		return "", "", fmt.Errorf("text right after a closing quote: %s", clipQuote(rest))
+	}
+	word, err = strconv.Unquote(quoted)
+	return word, rest, err
+}
+
+// takeWords splits line into exactly the words wanted.
+func takeWords(verb, usage, line string, words ...*string) error {
+	got := 0
+	for ; strings.Trim(line, " \t") != ""; got++ {
+		word, rest, err := nextWord(line)
+		if err != nil {
+			return err
+		}
+		if got < len(words) {
+			*words[got] = word
+		}
+		line = rest
+	}
+	if got != len(words) {
+		return wrongCount(verb, usage, got)
+	}
+	return nil
+}
+
+// takeText is takeWords with a last argument that runs to the end of the line, unless
+// it is quoted.
+func takeText(verb, usage, line string, text *string, words ...*string) (err error) {
+	for got := range words {
+		if *words[got], line, err = nextWord(line); err != nil {
+			return err
+		}
+		if *words[got] == "" && strings.Trim(line, " \t") == "" {
+			return wrongCount(verb, usage, got)
+		}
+	}
+	line = strings.Trim(line, " \t")
+	if line == "" {
+		return wrongCount(verb, usage, len(words))
+	}
+	if line[0] != '"' {
+		*text = line
+		return nil
+	}
+	rest := ""
+	if *text, rest, err = nextWord(line); err == nil && rest != "" {
+		err = fmt.Errorf("text after the closing quote: %s", clipQuote(rest))
+	}
+	return err
+}
+
+func wrongCount(verb, usage string, got int) error {
+	plural := "s"
+	if got == 1 {
+		plural = ""
+	}
+	return fmt.Errorf("%s needs %s (got %d word%s)", verb, usage, got, plural)
+}
+
+// clipQuote quotes text for an error message, which stays under 1,000 bytes whatever
+// the text is.
+func clipQuote(text string) string {
+	q := strconv.QuoteToASCII(text)
+	if len(q) > 300 {
+		q = q[:296] + `..."`
+	}
+	return q
+}
+
+// display is a value as answers show it: as it is, or quoted when a character in it
+// would not print.
+func display(value string) string {
+	for _, c := range value {
+		if !strconv.IsPrint(c) {
+			return strconv.Quote(value)
+		}
+	}
+	return value
+}
+
+// quoteFound is a value inside an error message, which is always quoted there.
+func quoteFound(value string) string {
+	if q := strconv.Quote(value); len(q) <= 300 {
+		return q
+	}
+	return clipQuote(value)
+}
+
+// malformed answers what no log will ever hold, and tells whether it did. That is
+// final in any role: nothing about it depends on the log.
+func (s *server) malformed(r *request) bool {
+	op, err := parseOperation(r.Command)
+	if err == nil {
+		err = tooLarge(r, op)
+	}
+	if err != nil {
+		s.answer(r, answer{err: err.Error()})
+	}
+	return err != nil
+}
+
+func tooLarge(r *request, op operation) error {
+	if len(r.Command) > maxCommand {
+		return fmt.Errorf("the command has %d bytes, the limit is %d", len(r.Command), maxCommand)
+	}
+	e := entry{Client: r.Client, Serial: r.Serial, Command: r.Command}
+	if e.size() > maxBatchBytes || jsonSize(display(op.value)) > maxBatchBytes {
+		return fmt.Errorf("the command would not fit into a datagram of %d bytes once its escapes are written out", maxDatagram)
+	}
+	return nil
+}
+
+func (r *request) isRead() bool {
+	verb, _, _ := nextWord(r.Command)
+	return verb == "get"
+}
+
+func (s *server) answer(r *request, a answer) {
+	s.out.Reply = append(s.out.Reply, reply{to: r.to, client: r.Client, serial: r.Serial, answer: a})
+}
+
+// machine is the state machine: a function of the log, and of nothing else.
+type machine struct {
+	values   map[string]string
+	sessions map[string]*list.Element // of *session, by client (chapter 9)
+	recent   *list.List               // the sessions, least recently used first
+}
+
+func newMachine() machine {
+	return machine{values: map[string]string{}, sessions: map[string]*list.Element{}, recent: list.New()}
+}
+
+// get is the answer of the command get.
+func (m *machine) get(key string) string {
+	value, ok := m.values[key]
+	if !ok {
+		return "(none)"
+	}
+	return display(value)
+}
+
+// execute carries out a write. An answer with an error has changed nothing.
+func (m *machine) execute(command string) answer {
+	op, err := parseOperation(command)
+	if err != nil {
+		return answer{err: err.Error()}
+	}
+	found, ok := m.values[op.key]
+	switch op.verb {
+	case "set":
+		m.values[op.key] = op.value
+	case "del":
+		if !ok {
+			return answer{result: "(none)"}
+		}
+		delete(m.values, op.key)
+	case "cas":
+		if ok && found == op.old {
+			m.values[op.key] = op.value
+			break
+		}
+		is := "(none)"
+		if ok {
+			is = quoteFound(found)
+		}
+		return answer{err: fmt.Sprintf("%s is %s, not %s; nothing changed", display(op.key), is, quoteFound(op.old))}
+	case "incr":
+		return m.incr(op.key, found, ok, op.n)
+	}
+	return answer{result: "ok"}
+}
+
+func (m *machine) incr(key, found string, ok bool, n int64) answer {
+	var old int64
+	if ok {
+		var err error
+		if old, err = strconv.ParseInt(found, 10, 64); err != nil {
+			return answer{err: fmt.Sprintf("%s is %s, not a number of 64 bits; nothing changed", display(key), quoteFound(found))}
+		}
+	}
+	sum := old + n
+	if (sum > old) != (n > 0) && n != 0 {
+		return answer{err: fmt.Sprintf("%s is %d, adding %d would overflow; nothing changed", display(key), old, n)}
+	}
+	m.values[key] = strconv.FormatInt(sum, 10)
+	return answer{result: m.values[key]}
+}
+
+// ---- 9. Exactly once (§8) ------------------------------------------------------
+//
+// A client that gets no answer cannot know whether its command was lost or only the
+// answer, so it must ask again, and its command must not be carried out twice.
+//
+//	SE1  every write carries its client and serial; a repeat of one that is still in
+//	     the leader's log is not appended again (§8)
+//	SE2  a serial that was applied gets the stored answer and changes nothing (§8);
+//	     only the newest answer is kept, so an older serial is not answered at all
+//	SE3  sessions are state machine state: serial 1 opens one, the least recently used
+//	     of too many goes, in log order, never by a local clock (thesis 6.3)
+//	SE4  a serial above 1 without a session is refused, since nobody knows any more
+//	     whether it was carried out (thesis 6.3)
+//
+// The decision always falls when an entry is applied, so it is the same everywhere.
+
+// maxSessions is the window of exactly-once, in clients.
+const maxSessions = 10_000
+
+// session is what the state machine remembers of a client.
+type session struct {
+	client string
+	serial int
+	answer answer
+}
+
+// apply applies one committed entry. It returns ok=false where there is no answer to
+// give: an empty entry (D3), or a serial older than the newest [SE2].
+func (m *machine) apply(e *entry) (a answer, ok bool) {
+	if e.Client == "" {
+		return answer{}, false
+	}
+	element := m.sessions[e.Client]
+	if element == nil {
+		if e.Serial > 1 { // [SE4]
+			return answer{err: fmt.Sprintf("no session for client %s: "+
+				"it was forgotten, and with it what became of serial %d; start again with serial 1", e.Client, e.Serial)}, true
+		}
+		element = m.recent.PushBack(&session{client: e.Client})
+		m.sessions[e.Client] = element
+		if m.recent.Len() > maxSessions { // [SE3]
+			delete(m.sessions, m.recent.Remove(m.recent.Front()).(*session).client)
+		}
+	}
+	m.recent.MoveToBack(element)
+	s := element.Value.(*session)
+	if e.Serial <= s.serial { // [SE2]
+		return s.answer, e.Serial == s.serial
+	}
+	s.serial, s.answer = e.Serial, m.execute(e.Command)
+	return s.answer, true
+}
+
+// waiter is a write that is in the leader's log and not yet applied.
+type waiter struct {
+	serial int
+	to     netip.AddrPort // the zero address: nobody has asked this leader yet
+}
+
+// repeated deals with a write that was seen before, and tells whether it was.
+func (s *server) repeated(r *request) bool {
+	if w := s.waiting[r.Client]; w != nil && r.Serial <= w.serial { // [SE1]
+		if r.Serial == w.serial {
+			w.to = r.to
+		}
+		return true
+	}
+	if element := s.machine.sessions[r.Client]; element != nil {
+		done := element.Value.(*session)
+		if r.Serial == done.serial { // [SE2]
+			s.tell(2, "SE2", "client %s repeats serial %d, the stored answer", r.Client, r.Serial)
+			s.answer(r, done.answer)
+		}
+		return r.Serial <= done.serial
+	}
+	return false
+}
+
+// await remembers whom to answer when the entry just appended is applied.
+func (s *server) await(r *request) { s.waiting[r.Client] = &waiter{r.Serial, r.to} }
+
+// awaitUnapplied begins a reign: what earlier leaders left in the log and is not yet
+// applied must not be appended a second time [SE1].
+func (s *server) awaitUnapplied() {
+	s.waiting = map[string]*waiter{}
+	for _, e := range s.log[s.lastApplied+1:] {
+		if e.Client != "" {
+			s.waiting[e.Client] = &waiter{serial: e.Serial}
+		}
+	}
+}
+
+// answerWaiting answers the client of an entry that was just applied. It goes by
+// client and serial, not by index: another leader's entry may stand there by now.
+func (s *server) answerWaiting(e *entry, a answer, ok bool) {
+	w := s.waiting[e.Client]
+	if w == nil || w.serial != e.Serial {
+		return
+	}
+	delete(s.waiting, e.Client)
+	if ok && w.to.IsValid() {
+		s.answer(&request{Client: e.Client, Serial: e.Serial, to: w.to}, a)
+	}
+}
+
+// redirect sends a client to the leader. It says nothing about what became of the
+// command, only where to ask.
+func (s *server) redirect(r *request) {
+	s.out.Reply = append(s.out.Reply, reply{to: r.to, client: r.Client, serial: r.Serial,
+		answer: answer{err: errNotLeader}, leader: s.leaderID})
+}
+
+// forgetWaiting ends a reign. Those who wait get no answer: their commands may yet be
+// applied, under another leader, and they will ask again.
+func (s *server) forgetWaiting() { s.waiting, s.reads = nil, nil }
+
+// ---- 10. Linearizable reads (§8; thesis 6.4) -------------------------------------
+//
+// A read could go through the log like a write. It need not: it is enough to know that
+// this server is still the leader, and to answer from a state that is new enough.
+//
+//	RD1  no read is answered before the leader has committed an entry of its own term:
+//	     only then does it know what is committed (§8)
+//	RD2  a read notes the commitIndex at its arrival: what was committed before is seen
+//	RD3  a majority answers an AppendEntries that was sent after the read arrived, so
+//	     nobody else had been elected by then; many reads share a round
+//	RD4  it is answered once lastApplied has reached what it noted
+
+// read is a get that waits.
+type read struct {
+	*request
+	index int // lastApplied must reach this [RD1] [RD2]
+	after int // a majority must answer an AppendEntries numbered higher [RD3]
+	since int // tick of its arrival
+}
+
+// readPatience is how long an isolated leader keeps reads, in ticks. A client that got
+// no answer asks again, so forgetting one does no harm and bounds the queue.
+const readPatience = 4 * electionTicksMax
+
+func (s *server) read(r *request) {
+	// [RD1] [RD2] The first entry of this term lies at or below commitIndex once it is
+	// committed; until then the read waits for it.
+	index := max(s.commitIndex, s.firstIndexOf(s.currentTerm))
+	s.reads = append(s.reads, read{r, index, s.seq, s.now})
+}
+
+// serveReads answers the reads that may be answered, and asks the others' question: am
+// I still the leader?
+func (s *server) serveReads() {
+	if s.role != leader || len(s.reads) == 0 {
+		return
+	}
+	confirmed, n := s.confirmed(), 0
+	for ; n < len(s.reads); n++ {
+		r := s.reads[n]
+		if s.now-r.since > readPatience {
+			continue
+		}
+		if r.after >= confirmed || r.index > s.lastApplied { // [RD3] [RD4]
+			break
+		}
+		op, _ := parseOperation(r.Command)
+		s.tell(2, "RD4", "client %s: read at %d, no entry needed", r.Client, s.lastApplied)
+		s.answer(r.request, answer{result: s.machine.get(op.key)})
+	}
+	s.reads = s.reads[n:]
+	// One round at a time: reads that arrive meanwhile share the next one.
+	if len(s.reads) > 0 && s.reads[0].after >= confirmed && s.asked < confirmed {
+		s.count("RD3")
+		s.asked = s.seq
+		for _, p := range s.peers {
+			s.sendAppendEntries(p)
+		}
+	}
+}
+
+// confirmed is the highest AppendEntries number such that a majority has answered that
+// or a later one. This server needs no answer from itself.
+func (s *server) confirmed() int {
+	heard := make([]int, 0, 16)
+	heard = append(heard, math.MaxInt)
+	for _, p := range s.peers {
+		heard = append(heard, s.progress[p].heard)
+	}
+	slices.Sort(heard)
+	return heard[len(heard)-s.majority()]
+}
+
+// =============================================================================
+// PART III. THE MACHINE
+// =============================================================================
+
+// ---- 11. Disk ------------------------------------------------------------------
+//
+// One append-only text file a server, one record a line: eight hexadecimal digits of
+// CRC-32 over the JSON, a blank, the JSON. Nothing is ever rewritten, so cat shows a
+// server's whole life, and a crash can only hurt the end.
+//
+//	DK1  the first record names the format and the server
+//	DK2  an entry's record replaces every earlier entry at its index and above
+//	DK3  a torn tail, the last write cut anywhere, is cut off: nobody was told of it
+//	DK4  damage before an intact record was no crash; the server may have promised
+//	     what is lost, and refuses to start
+//	DK5  a failed write or fsync stops the server: the kernel may have dropped the
+//	     page, and a second fsync would lie about it
+
+const diskFormat = "raft.go 1"
+
+// hardState is currentTerm and votedFor, one record (Figure 2, persistent state).
+type hardState struct {
+	Term     int `json:"term"`
+	VotedFor int `json:"votedFor"`
+}
+
+// record is one line of the file: hard state, or the entry at index.
+type record struct {
+	hard  *hardState
+	index int
+	entry entry
+}
+
+// diskRecord is how encoding/json reads a line, whichever kind it is.
+type diskRecord struct {
+	Format   string `json:"format"`
+	Server   int    `json:"server"`
+	VotedFor *int   `json:"votedFor"`
+	Index    int    `json:"index"`
+	entry
+}
+
+// appendRecord appends the line of r to b.
+func appendRecord(b []byte, r record) []byte {
+	if r.hard != nil {
+		return appendLine(b, fmt.Appendf(nil, `{"term":%d,"votedFor":%d}`, r.hard.Term, r.hard.VotedFor))
+	}
+	start := len(b)
+	b = append(b, "00000000 {\"index\":"...)
+	b = strconv.AppendInt(b, int64(r.index), 10)
+	b = append(b, ',')
+	b = r.entry.appendFields(b)
+	sealLine(b[start:])
+	return append(b, '\n')
+}
+
+func appendLine(b, json []byte) []byte {
+	start := len(b)
+	b = append(b, "00000000 "...)
+	b = append(b, json...)
+	sealLine(b[start:])
+	return append(b, '\n')
+}
+
+// sealLine writes the checksum of a line into its first eight bytes.
+func sealLine(line []byte) {
+	sum := crc32.ChecksumIEEE(line[9:])
+	for i := 7; i >= 0; i-- {
+		line[i] = "0123456789abcdef"[sum&15]
+		sum >>= 4
+	}
+}
+
+// unsealLine returns the JSON of a line without its newline, or nil if the checksum is
+// not that of the rest.
+func unsealLine(line []byte) []byte {
+	if len(line) < 10 || line[8] != ' ' {
+		return nil
+	}
+	sum, err := strconv.ParseUint(string(line[:8]), 16, 32)
+	if err != nil || uint32(sum) != crc32.ChecksumIEEE(line[9:]) || !bytes.Equal(line[:8], bytes.ToLower(line[:8])) {
+		return nil
+	}
+	return line[9:]
+}
+
+// replay reads what server id wrote: its persistent state, and how many bytes of data
+// are good. Bytes behind those are a torn tail [DK3]. The error names a line.
+func replay(data []byte, id int) (hard hardState, log []entry, good int, err error) {
+	for line := 1; good < len(data); line++ {
+		end := bytes.IndexByte(data[good:], '\n')
+		var text []byte
+		if end >= 0 {
+			text = unsealLine(data[good : good+end])
+		}
+		if text == nil {
+			if holdsRecord(data[good:]) { // [DK4]
+				err = fmt.Errorf("line %d: damaged, but intact records follow; this server may have promised what is lost, "+
+					"so do not start it with this file", line)
+			}
+			return hard, log, good, err
+		}
+		if err = replayRecord(text, line, id, &hard, &log); err != nil {
+			return hard, log, good, fmt.Errorf("line %d: %w", line, err)
+		}
+		good += end + 1
+	}
+	return hard, log, good, nil
+}
+
+// replayRecord carries one record out, or says why it does not fit behind the others.
+func replayRecord(text []byte, line, id int, hard *hardState, log *[]entry) error {
+	var r diskRecord
+	if err := json.Unmarshal(text, &r); err != nil {
+		return fmt.Errorf("no record: %w", err)
+	}
+	switch {
+	case line == 1 && r.Format != diskFormat: // [DK1]
+		return fmt.Errorf("the format is %q, this program writes %q", r.Format, diskFormat)
+	case line == 1 && r.Server != id:
+		return fmt.Errorf("this is the file of server %d, not of server %d", r.Server, id)
+	case line == 1:
+	case r.Index > 0:
+		return replayEntry(r, hard.Term, log)
+	case r.VotedFor == nil:
+		return errors.New("neither hard state nor an entry")
+	case r.Term < hard.Term:
+		return fmt.Errorf("the term falls from %d to %d", hard.Term, r.Term)
+	case r.Term == hard.Term && hard.VotedFor != none && *r.VotedFor != hard.VotedFor:
+		return fmt.Errorf("the vote in term %d changes from S%d to S%d", r.Term, hard.VotedFor, *r.VotedFor)
+	default:
+		*hard = hardState{r.Term, *r.VotedFor}
+	}
+	return nil
+}
+
+func replayEntry(r diskRecord, currentTerm int, log *[]entry) error {
+	if r.Index > len(*log)+1 {
+		return fmt.Errorf("entry %d follows entry %d, there is a gap", r.Index, len(*log))
+	}
+	before := 1
+	if r.Index > 1 {
+		before = (*log)[r.Index-2].Term
+	}
+	if r.Term < before || r.Term > currentTerm {
+		return fmt.Errorf("entry %d has term %d, outside %d to %d", r.Index, r.Term, before, currentTerm)
+	}
+	*log = append((*log)[:r.Index-1], r.entry) // [DK2]
+	return nil
+}
+
+// holdsRecord tells whether an intact record begins anywhere in data, be it in the
+// middle of a line, as when the newline before it is what was damaged. A record at the
+// very end that lacks only its newline is a torn one.
+func holdsRecord(data []byte) bool {
+	for at := 0; ; at++ {
+		brace := bytes.IndexByte(data[at:], '{')
+		if brace < 0 {
+			return false
+		}
+		at += brace
+		if at < 9 {
+			continue
+		}
+		// A record's JSON holds no raw newline, so it ends where a JSON value ends.
+		decoder := json.NewDecoder(bytes.NewReader(data[at:]))
+		var value json.RawMessage
+		if decoder.Decode(&value) != nil {
+			continue
+		}
+		end := at + int(decoder.InputOffset())
+		if end < len(data) && unsealLine(data[at-9:end]) != nil {
+			return true
+		}
+	}
+}
+
+// disk is a server's file, open for appending.
+type disk struct {
+	file *os.File
+	buf  []byte
+}
+
+// openDisk opens or creates the file of server id in dir and replays it. The note says
+// what was cut off, if anything.
+func openDisk(dir string, id int) (d *disk, hard hardState, log []entry, note string, err error) {
+	if err = os.MkdirAll(dir, 0o755); err != nil {
+		return
+	}
+	name := filepath.Join(dir, fmt.Sprintf("server-%d.log", id))
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return
+	}
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return
+	}
+	hard, log, good, err := replay(data, id)
+	if err != nil {
+		err = fmt.Errorf("%s %w", name, err)
+		return
+	}
+	if good < len(data) { // [DK3]
+		note = fmt.Sprintf("%s ends in a torn write, %d bytes cut off", name, len(data)-good)
+		if err = file.Truncate(int64(good)); err != nil {
+			return
+		}
+	}
+	d = &disk{file: file}
+	if good == 0 { // a new server [DK1]
+		d.buf = appendLine(nil, fmt.Appendf(nil, `{"format":%q,"server":%d}`, diskFormat, id))
+	}
+	if err = d.flush(); err == nil && good == 0 {
+		err = syncDir(dir)
+	}
+	return
+}
+
+// append writes records and returns when they are on the disk, or an error after which
+// nothing is known about the file [DK5].
+func (d *disk) append(records []record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	d.buf = d.buf[:0]
+	for _, r := range records {
+		d.buf = appendRecord(d.buf, r)
+	}
+	return d.flush()
+}
+
+func (d *disk) flush() error {
+	if _, err := d.file.Write(d.buf); err != nil {
+		return err
+	}
+	return d.file.Sync()
+}
+
+// syncDir makes a new file's name durable. Windows cannot, and need not.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// ---- 12. Network ----------------------------------------------------------------
+//
+// One JSON object a datagram. What is not exactly such an object, or not from the
+// address that its sender has in our list, is dropped and counted; nothing else happens.
+// The writers of the two hot messages are by hand, because encoding/json would be half of
+// the work; a fuzz test holds them to its reading.
+
+// datagram is anything that travels: a Message between servers, or one of the others.
+type datagram struct {
+	Message
+	ClientRequest *request      `json:"clientRequest,omitempty"`
+	ClientReply   *clientReply  `json:"clientReply,omitempty"`
+	Console       *consoleLine  `json:"console,omitempty"`
+	ConsoleReply  *consoleReply `json:"consoleReply,omitempty"`
+}
+
+// clientReply is a reply on the wire: a result or an error.
+type clientReply struct {
+	Client  string  `json:"client"`
+	Serial  int     `json:"serial"`
+	Result  *string `json:"result,omitempty"`
+	Error   string  `json:"error,omitempty"`
+	Leader  int     `json:"leader,omitempty"` // with errNotLeader, if known,
+	Address string  `json:"address,omitempty"`
+}
+
+// appendFields appends e in JSON, without the opening brace.
+func (e *entry) appendFields(b []byte) []byte {
+	b = append(b, `"term":`...)
+	b = strconv.AppendInt(b, int64(e.Term), 10)
+	if e.Client != "" {
+		b = append(b, `,"client":`...)
+		b = appendJSON(b, e.Client)
+		b = append(b, `,"serial":`...)
+		b = strconv.AppendInt(b, int64(e.Serial), 10)
+		b = append(b, `,"command":`...)
+		b = appendJSON(b, e.Command)
+	}
+	return append(b, '}')
+}
+
+// size is how many bytes e takes in an AppendEntries, at most.
+func (e *entry) size() int {
+	return len(`{"term":,"client":,"serial":,"command":},`) + 2*20 + jsonSize(e.Client) + jsonSize(e.Command)
+}
+
+// appendJSON appends s as a JSON string.
+func appendJSON(b []byte, s string) []byte {
+	b = append(b, '"')
+	plain := 0
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		b = append(b, s[plain:i]...)
+		plain = i + 1
+		if c < ' ' {
+			b = append(b, '\\', 'u', '0', '0', '0'+c>>4, "0123456789abcdef"[c&15])
+		} else {
+			b = append(b, '\\', c)
+		}
+	}
+	b = append(b, s[plain:]...)
+	return append(b, '"')
+}
+
+// jsonSize is the length of what appendJSON appends.
+func jsonSize(s string) int {
+	n := len(s) + 2
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' {
+			n += 5
+		} else if c == '"' || c == '\\' {
+			n++
+		}
+	}
+	return n
+}
+
+// appendMessage appends the datagram of m.
+func appendMessage(b []byte, m *Message) []byte {
+	ae := m.AppendEntries
+	if ae == nil {
+		return appendAny(b, m)
+	}
+	b = fmt.Appendf(b, `{"from":%d,"to":%d,"term":%d,"at":%d,"appendEntries":{"leaderId":%d,"prevLogIndex":%d,"prevLogTerm":%d,"entries":[`,
+		m.From, m.To, m.Term, m.At, ae.LeaderID, ae.PrevLogIndex, ae.PrevLogTerm)
+	for i := range ae.Entries {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '{')
+		b = ae.Entries[i].appendFields(b)
+	}
+	return fmt.Appendf(b, "],\"leaderCommit\":%d,\"seq\":%d}}\n", ae.LeaderCommit, ae.Seq)
+}
+
+// appendReply appends the datagram of r; address is the leader's, as far as known.
+func appendReply(b []byte, r *reply, address string) []byte {
+	b = append(b, `{"clientReply":{"client":`...)
+	b = appendJSON(b, r.client)
+	b = append(b, `,"serial":`...)
+	b = strconv.AppendInt(b, int64(r.serial), 10)
+	if r.err == "" {
+		b = append(b, `,"result":`...)
+		b = appendJSON(b, r.result)
+	} else {
+		b = append(b, `,"error":`...)
+		b = appendJSON(b, r.err)
+	}
+	if address != "" {
+		b = fmt.Appendf(b, `,"leader":%d,"address":%q`, r.leader, address)
+	}
+	return append(b, "}}\n"...)
+}
+
+// appendAny appends a datagram that is not worth writing by hand.
+func appendAny(b []byte, v any) []byte {
+	j, err := json.Marshal(v)
+	must(err == nil, "what we send can be written as JSON")
+	return append(append(b, j...), '\n')
+}
+
+// decode reads a datagram that came from an address. It returns what the loop takes as
+// an input, or a reason to drop it. addresses are the servers', by id; self is ours.
+func decode(data []byte, from netip.AddrPort, self int, addresses map[int]netip.AddrPort) (in any, drop string) {
+	var d datagram
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&d); err != nil {
+		return nil, "not one of our JSON objects: " + err.Error()
+	}
+	if len(bytes.TrimLeft(data[decoder.InputOffset():], " \t\r\n")) > 0 {
+		return nil, "more than one JSON object"
+	}
+	if d.bodies() != 1 {
+		return nil, "not exactly one body"
+	}
+	if missing := d.missing(data); missing != "" {
+		return nil, "no " + missing
+	}
+	switch r := d.ClientRequest; {
+	case r != nil:
+		if !validClient(r.Client) || r.Serial < 1 || d.From != 0 || d.To != 0 || d.Term != 0 || d.At != 0 {
+			return nil, "a client request out of range"
+		}
+		if !utf8.Valid(data) || strings.ContainsRune(r.Command, utf8.RuneError) && !bytes.ContainsRune(data, utf8.RuneError) {
+			r.Command = "\xff" // JSON has replaced what was not UTF-8; chapter 8 refuses it
+		}
+		r.to = from
+		return r, ""
+	case d.Console != nil:
+		if !from.Addr().IsLoopback() {
+			return nil, "a console command from another machine"
+		}
+		d.Console.from = from
+		return d.Console, ""
+	case d.ClientReply != nil || d.ConsoleReply != nil:
+		return nil, "a reply, but no server asks for one"
+	}
+	return checkMessage(&d.Message, data, from, self, addresses)
+}
+
+func (d *datagram) bodies() (n int) {
+	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil, d.AppendEntries != nil, d.AppendEntriesReply != nil,
+		d.ClientRequest != nil, d.ClientReply != nil, d.Console != nil, d.ConsoleReply != nil} {
+		if is {
+			n++
+		}
+	}
+	return n
+}
+
+// missing names a part that is not there. encoding/json cannot tell an absent number from
+// a zero, so look for the name; inside a string, its quotes would be escaped.
+func (d *datagram) missing(data []byte) string {
+	var parts []string
+	switch {
+	case d.RequestVote != nil:
+		parts = []string{`"candidateId"`, `"lastLogIndex"`, `"lastLogTerm"`}
+	case d.RequestVoteReply != nil:
+		parts = []string{`"voteGranted"`}
+	case d.AppendEntries != nil:
+		parts = []string{`"leaderId"`, `"prevLogIndex"`, `"prevLogTerm"`, `"entries"`, `"leaderCommit"`}
+	case d.AppendEntriesReply != nil:
+		parts = []string{`"success"`, `"matchIndex"`}
+	case d.ClientRequest != nil:
+		parts = []string{`"client"`, `"serial"`, `"command"`}
+	}
+	for _, part := range parts {
+		if !bytes.Contains(data, []byte(part)) {
+			return part
+		}
+	}
+	return ""
+}
+
+// validClient: see request.
+func validClient(client string) bool {
+	for i := 0; i < len(client); i++ {
+		if client[i] <= ' ' || client[i] > '~' {
+			return false
+		}
+	}
+	return len(client) >= 1 && len(client) <= maxClient
+}
+
+// maxNumber bounds every number in a Message, so that no arithmetic on it overflows.
+const maxNumber = 1 << 52
+
+// checkMessage holds a Message against what any honest server would send.
+func checkMessage(m *Message, data []byte, from netip.AddrPort, self int, addresses map[int]netip.AddrPort) (any, string) {
+	address, known := addresses[m.From]
+	switch {
+	case !utf8.Valid(data):
+		return nil, "not UTF-8"
+	case m.To != self:
+		return nil, fmt.Sprintf("for S%d", m.To)
+	case !known || m.From == self || address != from:
+		return nil, fmt.Sprintf("says S%d, but that is not its address", m.From)
+	case m.Term < 1 || m.Term > maxNumber || m.At < 0 || m.At > maxNumber || !inRange(m):
+		return nil, "a number out of range"
+	}
+	return m, ""
+}
+
+func inRange(m *Message) bool {
+	small := func(numbers ...int) bool { return slices.Min(numbers) >= 0 && slices.Max(numbers) < maxNumber }
+	position := func(index, term int) bool { return small(index, term) && term <= m.Term && (index == 0) == (term == 0) }
+	switch {
+	case m.RequestVote != nil:
+		r := m.RequestVote
+		return r.CandidateID == m.From && position(r.LastLogIndex, r.LastLogTerm)
+	case m.AppendEntries != nil:
+		r := m.AppendEntries
+		if r.LeaderID != m.From || !position(r.PrevLogIndex, r.PrevLogTerm) || !small(r.LeaderCommit, r.Seq) || r.Entries == nil {
+			return false
+		}
+		term := max(1, r.PrevLogTerm)
+		for i := range r.Entries { // terms never fall along a log, and none is of the future
+			e := &r.Entries[i]
+			empty := e.Client == "" && e.Serial == 0 && e.Command == ""
+			if e.Term < term || e.Term > m.Term || !empty && (!validClient(e.Client) || e.Serial < 1) {
+				return false
+			}
+			term = e.Term
+		}
+	case m.AppendEntriesReply != nil:
+		r := m.AppendEntriesReply
+		return small(r.MatchIndex, r.Seq, r.PrevLogIndex, r.ConflictTerm, r.ConflictIndex)
+	}
+	return true
+}
+
+// ---- 13. The loop ---------------------------------------------------------------
+//
+// One goroutine owns the server and everything around it, so there is no lock in this
+// file. Two readers, of datagrams and of console lines, only put inputs into its channel.
+// The loop takes what is already waiting, steps it all, and performs once: many commands
+// share one fsync.
+
+// shell is a running server: the algorithm, and the machine around it.
+type shell struct {
+	server    *server
+	disk      *disk
+	conn      *net.UDPConn
+	addresses map[int]netip.AddrPort // of all servers
+	inputs    chan any               // input, *consoleLine or dropped
+	ticks     <-chan time.Time
+	screen    *screen
+	dropped   drops
+	leaving   bool
+	buf       []byte
+}
+
+// maxWaiting bounds the inputs taken at once, so that answers do not wait for ever.
+const maxWaiting = 4096
+
+// run is the life of a server. A tick is acted on after the datagrams that arrived
+// before it, or a busy server would depose a leader whose heartbeat waits in its queue.
+// A ticker drops the ticks that nobody took: to a server that was stopped, no time has
+// passed.
+func (sh *shell) run() {
+	defer stopOnBrokenInvariant()
+	var inputs []input
+	for {
+		inputs = inputs[:0]
+		ticked := false
+		if !sh.server.behind() {
+			select {
+			case in := <-sh.inputs:
+				inputs = sh.take(inputs, in)
+			case <-sh.ticks:
+				ticked = true
+			}
+		}
+		for more := true; more && len(inputs) < maxWaiting; {
+			select {
+			case in := <-sh.inputs:
+				inputs = sh.take(inputs, in)
+			default:
+				more = false
+			}
+		}
+		if ticked {
+			inputs = append(inputs, tick{})
+			sh.reportDrops()
+		}
+		sh.perform(sh.server.Step(inputs...))
+	}
+}
+
+// take sorts one thing from the channel: what concerns the algorithm waits for the Step,
+// console lines and dropped datagrams are dealt with at once.
+func (sh *shell) take(inputs []input, in any) []input {
+	switch in := in.(type) {
+	case *consoleLine:
+		sh.perform(sh.server.Step(inputs...)) // first what came first
+		in.answer(sh, sh.execute(in.Line))
+		return inputs[:0]
+	case dropped:
+		sh.dropped.add(in)
+		return inputs
+	}
+	return append(inputs, in)
+}
+
+// perform is the rule [Persist]. Nothing else in this file writes to the server's file
+// or sends in its name, so the order of these steps is the proof: whatever depends on a
+// record leaves after the record is on the disk.
+func (sh *shell) perform(out Output) {
+	sh.screen.narrate(out.Trace)
+	for i := range out.Early { // D7: requests of a leader promise nothing about its disk
+		sh.send(&out.Early[i])
+	}
+	if err := sh.disk.append(out.Persist); err != nil { // [DK5]
+		fatal("%s: %v; nothing was answered since. Look after the disk, then start this server again", sh.disk.file.Name(), err)
+	}
+	for i := range out.Send {
+		sh.send(&out.Send[i])
+	}
+	for i := range out.Reply {
+		sh.reply(&out.Reply[i])
+	}
+}
+
+// send sends a Message. An error is the same as a loss, and those are expected.
+func (sh *shell) send(m *Message) {
+	sh.buf = appendMessage(sh.buf[:0], m)
+	sh.conn.WriteToUDPAddrPort(sh.buf, sh.addresses[m.To])
+}
+
+func (sh *shell) reply(r *reply) {
+	address := ""
+	if r.leader != none {
+		address = sh.addresses[r.leader].String()
+	}
+	sh.buf = appendReply(sh.buf[:0], r, address)
+	sh.conn.WriteToUDPAddrPort(sh.buf, r.to)
+}
+
+// readDatagrams decodes what arrives and puts it into the channel, nothing else.
+func (sh *shell) readDatagrams() {
+	buf := make([]byte, maxDatagram+1)
+	for {
+		n, from, err := sh.conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			continue // some systems report here that an earlier datagram found nobody
+		}
+		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		in, drop := decode(buf[:n], from, sh.server.id, sh.addresses)
+		if drop != "" {
+			in = dropped{from, drop}
+		}
+		sh.inputs <- in
+	}
+}
+
+// dropped is a datagram that decode refused.
+type dropped struct {
+	from netip.AddrPort
+	why  string
+}
+
+// drops counts them. They are narrated once a second at most, so that a flood of
+// garbage does not flood the screen.
+type drops struct {
+	all   int
+	fresh int // since the last report
+	last  dropped
+	due   int // tick of the next report
+}
+
+func (d *drops) add(in dropped) {
+	d.all++
+	d.fresh++
+	d.last = in
+}
+
+func (sh *shell) reportDrops() {
+	d := &sh.dropped
+	if d.fresh == 0 || sh.server.now < d.due {
+		return
+	}
+	sh.server.tell(1, "fault", "dropped %d datagrams, the last from %v: %s", d.fresh, d.last.from, d.last.why)
+	d.fresh, d.due = 0, sh.server.now+100
+}
+
+// fatal ends the process with one line: the third kind of errors.
+func fatal(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "error: "+format+"\n", args...)
+	os.Exit(1)
+}
+
+func stopOnBrokenInvariant() {
+	switch r := recover().(type) {
+	case nil:
+	case brokenInvariant:
+		fatal("broken invariant: %s; this is a bug, the server stops before it spreads", string(r))
+	default:
+		panic(r)
+	}
+}
+
+// =============================================================================
+// PART IV. THE LABORATORY
+// =============================================================================
+
+// ---- 14. Narration ---------------------------------------------------------------
+//
+// One line for each rule that fires, with its tag, in fixed columns:
+//
+//	lamport server role term @tick arrow text [Tag]
+//
+// Every message carries its sender's Lamport number, so sort -n over the narration of all
+// servers is one causal story. Level 1 tells of roles, terms, commits, refusals, faults
+// and the disk; 2 also of messages; 3 also of idle heartbeats.
+
+// voice is what a server needs to narrate. It changes nothing but Output.Trace.
+type voice struct {
+	watch   int            // level, 0 to 3
+	color   bool           // paint the lines, one color a server
+	lamport int            // rises with every line and message
+	fired   map[string]int // how often each rule did
+}
+
+// maxWidth is where a line is cut off.
+const maxWidth = 100
+
+// count notes that a rule fired where a line about it would be too much.
+func (s *server) count(tag string) { s.fired[tag]++ }
+
+// tell narrates something that happened here.
+func (s *server) tell(level int, tag, format string, args ...any) {
+	s.fired[tag]++
+	if level > s.watch {
+		return
+	}
+	s.lamport++
+	s.write(s.lamport, "", fmt.Sprintf(format, args...), tag)
+}
+
+// tellSent narrates a message that send will stamp next.
+func (s *server) tellSent(level int, tag string, to int, format string, args ...any) {
+	s.fired[tag]++
+	if level <= s.watch {
+		s.write(s.lamport+1, fmt.Sprintf("->S%d", to), fmt.Sprintf(format, args...), tag)
+	}
+}
+
+func (s *server) tellVote(to int, granted bool, tag, why string) {
+	if granted {
+		s.tellSent(2, tag, to, "VoteReply granted: %s", why)
+	} else {
+		s.tellSent(1, tag, to, "VoteReply refused: %s", why)
+	}
+}
+
+func (s *server) tellAppend(to int, ae *appendEntries) {
+	if len(ae.Entries) == 0 {
+		s.tellSent(3, "Lead1", to, "AppendEntries prev=%v [] commit=%d",
+			ref{ae.PrevLogIndex, ae.PrevLogTerm}, ae.LeaderCommit)
+		return
+	}
+	s.tellSent(2, "Lead3", to, "AppendEntries prev=%v [%v] commit=%d",
+		ref{ae.PrevLogIndex, ae.PrevLogTerm}, carried{ae}, ae.LeaderCommit)
+}
+
+func (s *server) tellAppended(to, n, match int) {
+	if n == 0 {
+		s.tellSent(3, "Fol1", to, "AppendReply ok match=%d", match)
+	} else {
+		s.tellSent(2, "AE4", to, "AppendReply ok match=%d", match)
+	}
+}
+
+// stamp is the Lamport number of the message that is being sent.
+func (s *server) stamp() int {
+	s.lamport++
+	return s.lamport
+}
+
+// hear narrates a message that came in.
+func (s *server) hear(m *Message) {
+	s.lamport = max(s.lamport, m.At) + 1
+	level, text, tag := 2, "", "Fol1"
+	switch {
+	case s.watch < 2:
+		return
+	case m.RequestVote != nil:
+		text = fmt.Sprintf("RequestVote t%d last=%v", m.Term, ref{m.RequestVote.LastLogIndex, m.RequestVote.LastLogTerm})
+	case m.RequestVoteReply != nil:
+		text, tag = "VoteReply refused", "Cand2"
+		if m.RequestVoteReply.VoteGranted {
+			text = "VoteReply granted"
+		}
+	case m.AppendEntries != nil:
+		ae := m.AppendEntries
+		text = fmt.Sprintf("AppendEntries t%d prev=%v [%v] commit=%d", m.Term,
+			ref{ae.PrevLogIndex, ae.PrevLogTerm}, carried{ae}, ae.LeaderCommit)
+		if len(ae.Entries) == 0 {
+			level = 3
+		}
+	case m.AppendEntriesReply.Success:
+		text, tag = fmt.Sprintf("AppendReply ok match=%d", m.AppendEntriesReply.MatchIndex), "Lead3a"
+		if w := s.progress[m.From]; s.role == leader && len(w.flying) == 0 {
+			level = 3
+		}
+	default:
+		text, tag = "AppendReply refused", "Lead3b"
+	}
+	if level <= s.watch {
+		s.write(s.lamport, fmt.Sprintf("<-S%d", m.From), text, tag)
+	}
+}
+
+// write appends one line to the Output.
+func (s *server) write(lamport int, arrow, text, tag string) {
+	if strings.ToLower(tag) != tag {
+		tag = "[" + tag + "]" // a rule; what is no rule (fault, disk) stands bare
+	}
+	head := fmt.Sprintf("%5d S%d %-9v t%-2d @%-4d %-4s ", lamport, s.id, s.role, s.currentTerm, s.now, arrow)
+	room := max(20, maxWidth-len(head)-1-len(tag))
+	text = strings.Map(asciiOnly, text)
+	if len(text) > room {
+		text = text[:room-3] + "..."
+	}
+	line := head + fmt.Sprintf("%-*s %s", min(room, 58), text, tag)
+	if s.color {
+		bold := ""
+		if s.role == leader {
+			bold = "1;"
+		}
+		line = fmt.Sprintf("\x1b[%s%dm%s\x1b[0m", bold, 31+(s.id-1)%6, line)
+	}
+	s.out.Trace = append(s.out.Trace, line)
+}
+
+func asciiOnly(c rune) rune {
+	if c < ' ' || c > '~' {
+		return '?'
+	}
+	return c
+}
+
+func (r role) String() string { return [...]string{"follower", "candidate", "leader"}[r] }
+
+// ref names a place of a log in the narration: #3t2 is entry 3, of term 2.
+type ref struct{ index, term int }
+
+func (r ref) String() string { return fmt.Sprintf("#%dt%d", r.index, r.term) }
+
+func (s *server) refAt(index int) ref { return ref{index, s.log[index].Term} }
+
+func (s *server) lastRef() ref { return s.refAt(s.lastIndex()) }
+
+// carried lists the entries of an AppendEntries: up to three one by one, more as a range.
+type carried struct{ *appendEntries }
+
+func (c carried) String() string {
+	n := len(c.Entries)
+	at := func(i int) string { return ref{c.PrevLogIndex + 1 + i, c.Entries[i].Term}.String() }
+	if n > 3 {
+		return at(0) + ".." + at(n-1)
+	}
+	var refs []string
+	for i := range n {
+		refs = append(refs, at(i))
+	}
+	return strings.Join(refs, " ")
+}
+
+// silence says what a follower missed when its election timeout ended.
+func (s *server) silence() string {
+	if s.leaderID == none {
+		return fmt.Sprintf("no leader known in t%d", s.currentTerm)
+	}
+	return fmt.Sprintf("nothing from leader S%d in time", s.leaderID)
+}
+
+// voters lists who voted for this candidate.
+func (s *server) voters() string {
+	var names []string
+	for _, id := range s.everybody() {
+		if s.votes[id] {
+			names = append(names, fmt.Sprintf("S%d", id))
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func (s *server) everybody() []int {
+	all := append([]int{s.id}, s.peers...)
+	slices.Sort(all)
+	return all
+}
+
+// ---- 15. Console -----------------------------------------------------------------
+//
+// The console is a client. What concerns the data (set, get, …) it sends to the leader
+// in the client form of chapter 12, and repeats until there is an answer; what concerns
+// one server (status, log, …) it sends to that server's loop. One table holds every
+// command, its arguments, its help and its function.
+
+// command is one row of the table. Exactly one of the functions is set: onServer runs in
+// the loop of a server, here runs in the console.
+type command struct {
+	name, args, help string
+	onServer         func(sh *shell, args []string) string
+	here             func(c *console, to int, line string) string
+}
+
+// commands is the table.
+func commands() []command {
+	return []command{
+		{"help", "[COMMAND]", "list the commands, or explain one", nil, (*console).help},
+		{"status", "", "role, term, vote, leader, commit and applied, timers", (*shell).status, nil},
+		{"log", "[FROM]", "this server's log; [..] committed, (..) not yet", (*shell).logText, nil},
+		{"logs", "", "every server's log under one ruler", nil, (*console).logs},
+		{"peers", "", "leader only: nextIndex, matchIndex, ticks since the last reply", (*shell).peersText, nil},
+		{"set", "KEY VALUE", "write; answered once it is applied", nil, (*console).request},
+		{"get", "KEY", "linearizable read, through the leader, without a log entry", nil, (*console).request},
+		{"del", "KEY", "delete", nil, (*console).request},
+		{"cas", "KEY OLD NEW", "set to NEW if it is OLD", nil, (*console).request},
+		{"incr", "KEY [N]", "add N, or 1; shows that a retry is applied once", nil, (*console).request},
+		{"peek", "KEY", "read this server's own table, maybe stale", (*shell).peek, nil},
+		{"watch", "0..3", "narration: 0 none, 1 role, term, commit, 2 messages, 3 heartbeats", (*shell).setWatch, nil},
+		{"view", "FROM", "for programs: state and log from FROM on, as JSON", (*shell).view, nil},
+		{"kill", "N", "cluster only: kill -9 the process of server N", nil, (*console).kill},
+		{"start", "N", "cluster only: start server N again", nil, (*console).start},
+		{"quit", "", "leave; files stay", (*shell).quit, nil},
+	}
+}
+
+func findCommand(name string) (command, error) {
+	near, distance := "", 3
+	for _, c := range commands() {
+		if c.name == name {
+			return c, nil
+		}
+		d := editDistance(name, c.name)
+		if len(name) > 2 && strings.HasPrefix(c.name, name) && len(c.name)-len(name) <= 2 {
+			d = 0
+		}
+		if d < distance || d == distance && d == 0 && len(c.name) < len(near) {
+			near, distance = c.name, d
+		}
+	}
+	if near != "" {
+		return command{}, fmt.Errorf("no such command %s; did you mean %q?", clipQuote(name), near)
+	}
+	return command{}, fmt.Errorf("no such command %s; help lists them", clipQuote(name))
+}
+
+// editDistance is Levenshtein's: how many letters to change, add or drop.
+func editDistance(a, b string) int {
+	if len(a) > 20 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// consoleLine is a command for one server's loop, from its own console or, over UDP, from
+// another one on this machine.
+type consoleLine struct {
+	ID   int    `json:"id"` // echoed by the reply
+	Line string `json:"line"`
+
+	from  netip.AddrPort
+	local chan<- string // set: the console is in this process
+}
+
+type consoleReply struct {
+	ID   int    `json:"id"`
+	Text string `json:"text"`
+}
+
+// answer answers where the line came from. What does not fit into a datagram is cut.
+func (l *consoleLine) answer(sh *shell, text string) {
+	if l.local != nil {
+		l.local <- text
+	} else {
+		if jsonSize(text) > maxBatchBytes {
+			text = strings.ToValidUTF8(text[:maxBatchBytes/3], "") + " ... (cut)"
+		}
+		sh.conn.WriteToUDPAddrPort(appendAny(nil, datagram{ConsoleReply: &consoleReply{l.ID, text}}), l.from)
+	}
+	if sh.leaving {
+		sh.screen.flush()
+		os.Exit(0)
+	}
+}
+
+// execute runs a server's command in its loop.
+func (sh *shell) execute(line string) string {
+	words := strings.Fields(line)
+	if len(words) == 0 {
+		return ""
+	}
+	c, err := findCommand(words[0])
+	switch {
+	case err != nil:
+		return "error: " + err.Error()
+	case c.onServer == nil:
+		return fmt.Sprintf("error: %s is for a console, not for a server", c.name)
+	}
+	least := strings.Count(" "+c.args, " ") - strings.Count(c.args, "[")
+	if c.args == "" {
+		least = 0
+	}
+	if got := len(words) - 1; got < least || c.args == "" && got > 0 || c.args != "" && got > strings.Count(" "+c.args, " ") {
+		return "error: " + wrongCount(c.name, cmp.Or(c.args, "nothing else"), got).Error()
+	}
+	return c.onServer(sh, words[1:])
+}
+
+func (sh *shell) status([]string) string {
+	s := sh.server
+	timer := fmt.Sprintf("election in %d", s.electionDue-s.now)
+	if s.role == leader {
+		timer = fmt.Sprintf("heartbeat every %d", heartbeatTicks)
+	}
+	return fmt.Sprintf("S%d %v t%d, voted %s, leader %s\nlog %d entries, last %v; commit %d, applied %d\nclock @%d; %s\n"+
+		"datagrams dropped %d", s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
+		s.lastIndex(), s.lastRef(), s.commitIndex, s.lastApplied, s.now, timer, sh.dropped.all)
+}
+
+// name is a server as people see it.
+func name(id int) string {
+	if id == none {
+		return "none"
+	}
+	return fmt.Sprintf("S%d", id)
+}
+
+// number reads a console argument.
+func number(word string, low, high int) (int, error) {
+	n, err := strconv.Atoi(word)
+	if err != nil || n < low || n > high {
+		return 0, fmt.Errorf("error: %s is not a number from %d to %d", clipQuote(word), low, high)
+	}
+	return n, nil
+}
+
+// logText shows at most 200 entries from FROM on, or the last 20.
+func (sh *shell) logText(args []string) string {
+	s := sh.server
+	from := max(1, s.lastIndex()-19)
+	if len(args) > 0 {
+		var err error
+		if from, err = number(args[0], 1, max(1, s.lastIndex())); err != nil {
+			return err.Error()
+		}
+	}
+	to := min(s.lastIndex(), from+199)
+	var b strings.Builder
+	fmt.Fprintf(&b, "entries %d to %d of %d, commit %d", from, to, s.lastIndex(), s.commitIndex)
+	if s.lastIndex() == 0 {
+		return "empty"
+	}
+	for index := from; index <= to; index++ {
+		e := s.log[index]
+		text := fmt.Sprintf("%v %s %s/%d", s.refAt(index), e.Command, e.Client, e.Serial)
+		if e.Client == "" {
+			text = fmt.Sprintf("%v empty, the first of its leader", s.refAt(index))
+		}
+		open, shut := brackets(index <= s.commitIndex)
+		fmt.Fprintf(&b, "\n%s%s%s", open, strings.Map(asciiOnly, clip(text, 90)), shut)
+	}
+	return b.String()
+}
+
+func brackets(committed bool) (open, shut string) {
+	if committed {
+		return "[", "]"
+	}
+	return "(", ")"
+}
+
+func clip(text string, width int) string {
+	if len(text) > width {
+		return text[:width-3] + "..."
+	}
+	return text
+}
+
+func (sh *shell) peersText([]string) string {
+	s := sh.server
+	if s.role != leader {
+		return fmt.Sprintf("error: S%d is a %v; the leader is %s", s.id, s.role, name(s.leaderID))
+	}
+	var lines []string
+	for _, p := range s.peers {
+		last := "no reply yet"
+		if w := s.progress[p]; w.heard > 0 {
+			last = fmt.Sprintf("last reply %d ticks ago", s.now-w.at)
+		}
+		lines = append(lines, fmt.Sprintf("S%d next %d, match %d, %s", p, s.nextIndex[p], s.matchIndex[p], last))
+	}
+	return cmp.Or(strings.Join(lines, "\n"), "no peers")
+}
+
+func (sh *shell) peek(args []string) string { return sh.server.machine.get(args[0]) }
+
+func (sh *shell) setWatch(args []string) string {
+	level, err := number(args[0], 0, 3)
+	if err != nil {
+		return err.Error()
+	}
+	sh.server.watch = level
+	return "ok"
+}
+
+func (sh *shell) quit([]string) string {
+	sh.leaving = true
+	return "bye"
+}
+
+// snapshotView is what logs needs of a server.
+type serverView struct {
+	ID, Term, Commit, From, Last int
+	Role                         string
+	Entries                      []entry
+	Next, Match                  map[int]int
+}
+
+// view gives as many entries as a datagram holds.
+func (sh *shell) view(args []string) string {
+	s := sh.server
+	from, err := number(args[0], 1, maxNumber)
+	if err != nil {
+		return err.Error()
+	}
+	v := serverView{ID: s.id, Term: s.currentTerm, Commit: s.commitIndex, From: from, Last: s.lastIndex(), Role: s.role.String()}
+	if s.role == leader {
+		v.Next, v.Match = s.nextIndex, s.matchIndex
+	}
+	size := 0
+	for index := from; index <= s.lastIndex() && size < maxBatchBytes/8; index++ {
+		e := s.log[index]
+		e.Command = clip(e.Command, 40)
+		v.Entries = append(v.Entries, e)
+		size += e.size()
+	}
+	j, err := json.Marshal(v)
+	must(err == nil, "what we show can be written as JSON")
+	return string(j)
+}
+
+// console reads commands, runs them and prints their answers.
+type console struct {
+	self      int                    // the server whose console this is, or none
+	inputs    chan<- any             // its loop
+	cluster   *cluster               // the processes that kill and start work on, or nil
+	addresses map[int]netip.AddrPort // of all servers
+	ids       []int
+	conn      *net.UDPConn // not the server's: the console is a client
+	screen    *screen
+	tick      time.Duration
+
+	client string
+	serial int // of the last write
+	asked  int // number of the last read or console command
+	leader int // best guess
+	failed bool
+	over   bool // quit was asked for
+}
+
+// Patience, in ticks: for a command's outcome, for one answer before asking again, and for
+// a server's answer to a console line.
+const (
+	patienceTicks = 200
+	resendTicks   = 20
+	consoleTicks  = 100
+)
+
+func newConsole(addresses map[int]netip.AddrPort, tick time.Duration, screen *screen) (*console, error) {
+	conn, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return nil, err
+	}
+	return &console{addresses: addresses, ids: slices.Sorted(maps.Keys(addresses)), conn: conn, screen: screen, tick: tick,
+		client: fmt.Sprintf("c%d-%d", os.Getpid(), time.Now().UnixNano())}, nil
+}
+
+// maxLine is the longest line that the console reads, in bytes.
+const maxLine = 1 << 20
+
+// readLines runs what comes in until it ends or somebody quits.
+func (c *console) readLines(in io.Reader) {
+	r := bufio.NewReaderSize(in, maxLine)
+	for !c.over {
+		c.screen.prompt(true)
+		line, err := r.ReadSlice('\n')
+		c.screen.prompt(false)
+		tooLong := err == bufio.ErrBufferFull
+		text := string(line)
+		for err == bufio.ErrBufferFull {
+			_, err = r.ReadSlice('\n')
+		}
+		if tooLong {
+			c.print(fmt.Sprintf("error: a line has at most %d bytes", maxLine))
+		} else {
+			c.runLine(strings.TrimRight(text, "\r\n"))
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// runLine runs the commands of one line.
+func (c *console) runLine(line string) {
+	commands, err := splitCommands(line)
+	if err != nil {
+		c.print("error: " + err.Error())
+		return
+	}
+	for _, command := range commands {
+		if !c.over {
+			c.print(c.exec(command))
+		}
+	}
+}
+
+// print shows an answer. The first word decides whether the command failed.
+func (c *console) print(text string) {
+	for _, line := range strings.Split(text, "\n") {
+		_, rest, found := strings.Cut(line, ": ")
+		if isFailure(line) || found && strings.HasPrefix(line, "S") && isFailure(rest) {
+			c.failed = true
+		}
+	}
+	c.screen.answer(text)
+}
+
+func isFailure(text string) bool {
+	return strings.HasPrefix(text, "error: ") || strings.HasPrefix(text, "unknown: ")
+}
+
+// splitCommands splits a line at semicolons and drops a comment, both outside of quotes. A
+// quote opens only at the beginning of a word.
+func splitCommands(line string) (commands []string, err error) {
+	start, quoted, wordStart := 0, false, true
+	add := func(end int) {
+		if text := strings.Trim(line[start:end], " \t"); text != "" {
+			commands = append(commands, text)
+		}
+		start = end + 1
+	}
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case quoted && c == '\\':
+			i++
+		case quoted:
+			quoted = c != '"'
+		case c == '"' && wordStart:
+			quoted = true
+		case c == ';':
+			add(i)
+		case c == '#':
+			add(i)
+			return commands, nil
+		}
+		wordStart = !quoted && i < len(line) && strings.IndexByte(" \t;", line[i]) >= 0
+	}
+	if quoted {
+		return nil, errors.New("an unfinished quote; nothing of this line was done")
+	}
+	if start <= len(line) {
+		add(len(line))
+	}
+	return commands, nil
+}
+
+// exec runs one command and returns its answer.
+func (c *console) exec(line string) string {
+	if !utf8.ValidString(line) {
+		return "error: the line is not valid UTF-8"
+	}
+	if !strings.HasPrefix(line, "@") {
+		return c.execOn(c.home(), line)
+	}
+	target, rest, _ := strings.Cut(line[1:], " ")
+	ids := c.ids
+	if target != "all" {
+		ids = nil
+		for _, word := range strings.Split(target, ",") {
+			id, err := number(word, 1, maxNumber)
+			if _, ok := c.addresses[id]; err != nil || !ok {
+				return fmt.Sprintf("error: there is no server %s; there are %s", clipQuote(word), serverNames(c.ids))
+			}
+			ids = append(ids, id)
+		}
+	}
+	if strings.Trim(rest, " \t") == "" {
+		return "error: @" + target + " needs a command, such as @" + target + " status"
+	}
+	var answers []string
+	for _, id := range ids {
+		for _, line := range strings.Split(c.execOn(id, strings.TrimLeft(rest, " \t")), "\n") {
+			answers = append(answers, fmt.Sprintf("S%d: %s", id, line))
+		}
+	}
+	return strings.Join(answers, "\n")
+}
+
+func serverNames(ids []int) string {
+	var names []string
+	for _, id := range ids {
+		names = append(names, name(id))
+	}
+	return strings.Join(names, " ")
+}
+
+// home is the server that a command without @ goes to: our own, or else the leader.
+func (c *console) home() int {
+	return cmp.Or(c.self, c.leader, c.ids[0])
+}
+
+// execOn runs a command at, or beginning at, one server.
+func (c *console) execOn(id int, line string) string {
+	verb, _, err := nextWord(line)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	cmd, err := findCommand(verb)
+	switch {
+	case err != nil:
+		return "error: " + err.Error()
+	case verb == "quit" && id == c.home():
+		if text := c.execute(line); isFailure(text) {
+			return text
+		}
+		c.over = true
+		return "bye"
+	case cmd.here != nil:
+		return cmd.here(c, id, line)
+	}
+	return c.askServer(id, line)
+}
+
+// execute checks the arguments of quit, which the console carries out itself.
+func (c *console) execute(line string) string {
+	if words := strings.Fields(line); len(words) > 1 {
+		return "error: " + wrongCount("quit", "nothing else", len(words)-1).Error()
+	}
+	return ""
+}
+
+func (c *console) help(_ int, line string) string {
+	words := strings.Fields(line)
+	if len(words) > 2 {
+		return "error: " + wrongCount("help", "[COMMAND]", len(words)-1).Error()
+	}
+	if len(words) == 2 {
+		cmd, err := findCommand(words[1])
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		return strings.TrimRight(cmd.name+" "+cmd.args, " ") + ": " + cmd.help
+	}
+	var lines []string
+	for _, cmd := range commands() {
+		lines = append(lines, fmt.Sprintf("%-8s%-12s%s", cmd.name, cmd.args, cmd.help))
+	}
+	lines = append(lines, "@2 LINE, @2,3 LINE, @all LINE run a line on other servers; ; separates commands, # begins a comment")
+	return strings.Join(lines, "\n")
+}
+
+// askServer has a server's loop run a line. It is sent once only: a line may not be safe to
+// run twice.
+func (c *console) askServer(id int, line string) string {
+	if id == c.self {
+		answer := make(chan string, 1)
+		c.inputs <- &consoleLine{Line: line, local: answer}
+		return <-answer
+	}
+	c.asked++
+	c.send(id, datagram{Console: &consoleLine{ID: c.asked, Line: line}})
+	until := time.Now().Add(consoleTicks * c.tick)
+	for {
+		d, ok := c.receive(until)
+		if !ok {
+			return fmt.Sprintf("unknown: S%d does not answer; is it running?", id)
+		}
+		if d.ConsoleReply != nil && d.ConsoleReply.ID == c.asked {
+			return d.ConsoleReply.Text
+		}
+	}
+}
+
+func (c *console) send(id int, d datagram) {
+	c.conn.WriteToUDPAddrPort(appendAny(nil, d), c.addresses[id])
+}
+
+// receive waits for a datagram that can be read.
+func (c *console) receive(until time.Time) (d datagram, ok bool) {
+	buf := make([]byte, maxDatagram+1)
+	for {
+		c.conn.SetReadDeadline(until)
+		n, _, err := c.conn.ReadFromUDPAddrPort(buf)
+		switch {
+		case err == nil && json.Unmarshal(buf[:n], &d) == nil:
+			return d, true
+		case !time.Now().Before(until):
+			return d, false
+		}
+		d = datagram{}
+	}
+}
+
+// request sends a client's command, first to one server and then wherever the leader is,
+// until it is answered. Repeats carry the same serial, so they are safe [SE1] [SE2].
+func (c *console) request(to int, line string) string {
+	r := &request{Client: c.client, Command: line}
+	op, err := parseOperation(line)
+	if err == nil {
+		err = tooLarge(r, op)
+	}
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	if c.asked++; op.verb == "get" {
+		r.Serial = c.asked // echoed, no more
+	} else {
+		c.serial++
+		r.Serial = c.serial
+	}
+	redirected, silent := 0, false
+	for until := time.Now().Add(patienceTicks * c.tick); time.Now().Before(until); {
+		c.send(to, datagram{ClientRequest: r})
+		a := c.awaitReply(r)
+		switch {
+		case a == nil: // lost, or the server is: try the next one
+			silent = true
+			to = c.next(to)
+		case a.Error == errNotLeader && a.Leader != none && a.Leader != to && redirected < 2*len(c.ids):
+			redirected++
+			c.screen.note(fmt.Sprintf("S%d is not the leader; asking leader S%d", to, a.Leader))
+			to = a.Leader
+		case a.Error == errNotLeader: // an election is going on: ask around, slowly
+			redirected = 0
+			time.Sleep(heartbeatTicks * c.tick)
+			to = c.next(to)
+		case a.Error != "":
+			c.forget(a.Error)
+			return "error: " + a.Error
+		default:
+			c.leader = to
+			return *a.Result
+		}
+	}
+	c.leader = none
+	if silent && op.verb != "get" {
+		c.forget("") // its next write must not be taken for this one
+		return "unknown: no answer in time; " + clip(line, 40) + " may still happen"
+	}
+	if silent {
+		return "unknown: no answer in time"
+	}
+	return "error: no leader known yet; try status, or again later"
+}
+
+// forget starts a new session where the old one cannot go on: its serial is lost, or in
+// doubt.
+func (c *console) forget(why string) {
+	if why == "" || strings.HasPrefix(why, "no session ") {
+		c.client, c.serial = fmt.Sprintf("c%d-%d", os.Getpid(), time.Now().UnixNano()), 0
+	}
+}
+
+func (c *console) awaitReply(r *request) *clientReply {
+	until := time.Now().Add(resendTicks * c.tick)
+	for {
+		d, ok := c.receive(until)
+		if !ok {
+			return nil
+		}
+		if a := d.ClientReply; a != nil && a.Client == r.Client && a.Serial == r.Serial && (a.Error != "" || a.Result != nil) {
+			return a
+		}
+	}
+}
+
+func (c *console) next(id int) int {
+	return c.ids[(slices.Index(c.ids, id)+1)%len(c.ids)]
+}
+
+// logs draws every server's log under one ruler, as in Figures 6 and 7: with commands if
+// that fits the width, or else with terms only, or else only the end of the logs.
+func (c *console) logs(_ int, line string) string {
+	if words := strings.Fields(line); len(words) > 1 {
+		return "error: " + wrongCount("logs", "nothing else", len(words)-1).Error()
+	}
+	var views []*serverView
+	var silent []string
+	last := 0
+	for _, id := range c.ids {
+		v := &serverView{}
+		if json.Unmarshal([]byte(c.askServer(id, "view 1")), v) != nil {
+			silent = append(silent, fmt.Sprintf("S%d does not answer", id))
+			continue
+		}
+		views = append(views, v)
+		last = max(last, v.Last)
+	}
+	const width = 70
+	first := max(1, last-width/3+1) // terms of one digit take three columns
+	for _, v := range views {
+		if v.From = first; first > 1 {
+			json.Unmarshal([]byte(c.askServer(v.ID, fmt.Sprintf("view %d", first))), v)
+		}
+	}
+	text := drawLogs(views, first, last, width)
+	return strings.Join(append([]string{text}, silent...), "\n")
+}
+
+// drawLogs draws the entries first to last of several logs.
+func drawLogs(views []*serverView, first, last, width int) string {
+	for _, style := range []func(entry) string{cellWithCommand, cellWithTerm} {
+		text, widest := drawCells(views, first, last, style)
+		if widest <= width {
+			if first > 1 {
+				text += fmt.Sprintf("\n(entries %d to %d; log FROM shows others)", first, last)
+			}
+			return text
+		}
+	}
+	return drawLogs(views, first+1, last, width)
+}
+
+// cellWithCommand is an entry as Figure 6 draws it: its term and what it does.
+func cellWithCommand(e entry) string {
+	op, err := parseOperation(e.Command)
+	switch {
+	case e.Client == "" || err != nil:
+		return strconv.Itoa(e.Term)
+	case op.verb == "incr":
+		return fmt.Sprintf("%d %s%+d", e.Term, op.key, op.n)
+	case op.verb == "del":
+		return fmt.Sprintf("%d %s=", e.Term, op.key)
+	}
+	return clip(strings.Map(asciiOnly, fmt.Sprintf("%d %s=%s", e.Term, op.key, op.value)), 14)
+}
+
+func cellWithTerm(e entry) string { return strconv.Itoa(e.Term) }
+
+func drawCells(views []*serverView, first, last int, cell func(entry) string) (text string, widest int) {
+	columns := make([]int, last-first+1)
+	at := func(v *serverView, index int) string {
+		if i := index - v.From; i >= 0 && i < len(v.Entries) {
+			open, shut := brackets(index <= v.Commit)
+			return open + cell(v.Entries[i]) + shut
+		}
+		return ""
+	}
+	for _, v := range views {
+		for i := range columns {
+			columns[i] = max(columns[i], len(at(v, first+i)))
+		}
+	}
+	head := 0
+	for _, v := range views {
+		head = max(head, len(viewHead(v)))
+	}
+	ruler := strings.Repeat(" ", head)
+	for i, w := range columns {
+		columns[i] = max(w, len(strconv.Itoa(first+i))+1)
+		ruler += fmt.Sprintf(" %-*d", columns[i]-1, first+i)
+	}
+	lines := []string{strings.TrimRight(ruler, " ")}
+	widest = len(ruler)
+	for _, v := range views {
+		line := fmt.Sprintf("%-*s", head, viewHead(v))
+		for i, w := range columns {
+			line += fmt.Sprintf("%-*s", w, at(v, first+i))
+		}
+		for _, other := range views {
+			if next, ok := other.Next[v.ID]; ok {
+				line += fmt.Sprintf(" match %d next %d", other.Match[v.ID], next)
+			}
+		}
+		lines = append(lines, strings.TrimRight(line, " "))
+	}
+	return strings.Join(lines, "\n"), widest
+}
+
+func viewHead(v *serverView) string {
+	return fmt.Sprintf("S%d %s t%d ", v.ID, strings.ToUpper(v.Role[:1]), v.Term)
+}
+
+func (c *console) kill(_ int, line string) string  { return c.onProcess("kill", line) }
+func (c *console) start(_ int, line string) string { return c.onProcess("start", line) }
+
+// onProcess runs kill or start.
+func (c *console) onProcess(verb, line string) string {
+	words := strings.Fields(line)
+	if c.cluster == nil {
+		return "error: " + verb + " works in the terminal of a cluster (go run .); here, use the system's kill -9"
+	}
+	if len(words) != 2 {
+		return "error: " + wrongCount(verb, "N", len(words)-1).Error()
+	}
+	id, err := number(words[1], 1, maxNumber)
+	if _, ok := c.addresses[id]; err != nil || !ok {
+		return fmt.Sprintf("error: there is no server %s; there are %s", clipQuote(words[1]), serverNames(c.ids))
+	}
+	if verb == "kill" {
+		err = c.cluster.kill(id)
+	} else {
+		err = c.cluster.start(id)
+	}
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return "ok"
+}
+
+// screen owns the terminal: one goroutine writes answers to stdout and everything else to
+// stderr, so that nothing comes between two lines.
+type screen struct {
+	jobs chan func()
+	ask  bool // a person sits there: show prompts
+
+	text    string // the prompt
+	showing bool
+}
+
+func newScreen(people bool) *screen {
+	sc := &screen{jobs: make(chan func(), 1024), ask: people, text: "raft> "}
+	go func() {
+		for job := range sc.jobs {
+			job()
+		}
+	}()
+	return sc
+}
+
+// flush returns when everything so far is written.
+func (sc *screen) flush() {
+	done := make(chan bool)
+	sc.jobs <- func() { close(done) }
+	<-done
+}
+
+// answer prints a command's answer, at once.
+func (sc *screen) answer(text string) {
+	sc.jobs <- func() { os.Stdout.WriteString(text + "\n") }
+	sc.flush()
+}
+
+// narrate prints lines. Where a prompt shows, it moves down below them.
+func (sc *screen) narrate(lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	sc.jobs <- func() {
+		text := strings.Join(lines, "\n") + "\n"
+		if sc.showing {
+			text = "\r\x1b[K" + text + sc.text
+		}
+		os.Stderr.WriteString(text)
+	}
+}
+
+func (sc *screen) note(line string) { sc.narrate([]string{line}) }
+
+// prompt shows the prompt, or notes that a line was entered behind it.
+func (sc *screen) prompt(show bool) {
+	if !sc.ask {
+		return
+	}
+	sc.jobs <- func() {
+		if sc.showing = show; show {
+			os.Stderr.WriteString(sc.text)
+		}
+	}
+}
+
+// setPrompt changes the prompt, also one that is showing.
+func (sc *screen) setPrompt(text string) {
+	sc.jobs <- func() {
+		if sc.text == text {
+			return
+		}
+		sc.text = text
+		if sc.showing {
+			os.Stderr.WriteString("\r\x1b[K" + text)
+		}
+	}
+}
+
+// ---- 16. Cluster and main ----------------------------------------------------------
+//
+// Without -id, this process is only a console: every server is a process of its own, which
+// it starts, kills and starts again. A server of a cluster reads its parent's pipe and
+// leaves when that ends, so none outlives the cluster, whatever happens to it.
+
+// options is the command line.
+type options struct {
+	n, id, watch         int
+	peers, dir, colorize string
+	tick                 time.Duration
+	client               bool
+
+	addresses map[int]netip.AddrPort
+	args      []string
+}
+
+// inCluster marks, in the environment, a server that a cluster has started.
+const inCluster = "RAFT_IN_CLUSTER"
+
+func main() {
+	o, err := parseOptions(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		os.Exit(2)
+	case o.client:
+		runClient(o)
+	case o.id != none:
+		runServer(o)
+	default:
+		runCluster(o)
+	}
+}
+
+func parseOptions(args []string) (o options, err error) {
+	flags := flag.NewFlagSet("raft", flag.ContinueOnError)
+	flags.IntVar(&o.n, "n", 3, "servers `1..N` on 127.0.0.1:9001..")
+	flags.StringVar(&o.peers, "peers", "", "the servers by name, instead of -n: `1=HOST:PORT,2=...`")
+	flags.IntVar(&o.id, "id", none, "run only server `N`, with its console")
+	flags.StringVar(&o.dir, "dir", "data", "where the files are")
+	flags.DurationVar(&o.tick, "tick", 10*time.Millisecond, "length of a tick")
+	flags.IntVar(&o.watch, "watch", 1, "narration level, `0..3`")
+	flags.StringVar(&o.colorize, "color", "auto", "`auto|always|never`")
+	flags.BoolVar(&o.client, "client", false, "only a console; a command may follow, or come on stdin")
+	help := new(strings.Builder)
+	flags.SetOutput(help)
+	if err = flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Print("Raft in one file. Without flags: a cluster of 3 in this terminal.\n", help)
+		}
+		return o, err
+	}
+	o.args = flags.Args()
+	switch {
+	case len(o.args) > 0 && !o.client:
+		err = fmt.Errorf("what is %q? only -client takes a command; -h shows the flags", o.args[0])
+	case o.client && o.id != none:
+		err = errors.New("-client and -id: a console of its own, or a server?")
+	case o.watch < 0 || o.watch > 3:
+		err = fmt.Errorf("-watch %d is not 0 to 3", o.watch)
+	case o.tick < time.Millisecond || o.tick > time.Minute:
+		err = fmt.Errorf("-tick %v is not 1ms to 1m", o.tick)
+	case o.colorize != "auto" && o.colorize != "always" && o.colorize != "never":
+		err = fmt.Errorf("-color %s is not auto, always or never", clipQuote(o.colorize))
+	case o.peers == "" && (o.n < 1 || o.n > 99):
+		err = fmt.Errorf("-n %d is not 1 to 99", o.n)
+	case o.peers == "":
+		for id := 1; id <= o.n; id++ {
+			o.peers += fmt.Sprintf(",%d=127.0.0.1:%d", id, 9000+id)
+		}
+		o.peers = o.peers[1:]
+	}
+	if err == nil {
+		o.addresses, err = parsePeers(o.peers)
+	}
+	if _, ok := o.addresses[o.id]; err == nil && o.id != none && !ok {
+		err = fmt.Errorf("-id %d is none of the servers %s", o.id, o.peers)
+	}
+	return o, err
+}
+
+// parsePeers reads 1=HOST:PORT,2=HOST:PORT.
+func parsePeers(peers string) (map[int]netip.AddrPort, error) {
+	addresses := map[int]netip.AddrPort{}
+	taken := map[netip.AddrPort]int{}
+	for _, peer := range strings.Split(peers, ",") {
+		word, hostPort, ok := strings.Cut(peer, "=")
+		id, err := strconv.Atoi(word)
+		if !ok || err != nil || id < 1 || id >= maxNumber {
+			return nil, fmt.Errorf("-peers: %s is not ID=HOST:PORT with an ID from 1 up", clipQuote(peer))
+		}
+		resolved, err := net.ResolveUDPAddr("udp", hostPort)
+		if err != nil {
+			return nil, fmt.Errorf("-peers: %s: %v", clipQuote(peer), err)
+		}
+		address := netip.AddrPortFrom(resolved.AddrPort().Addr().Unmap(), uint16(resolved.Port))
+		switch _, again := addresses[id]; {
+		case again:
+			return nil, fmt.Errorf("-peers: server %d stands there twice", id)
+		case taken[address] != 0:
+			return nil, fmt.Errorf("-peers: servers %d and %d have the same address", taken[address], id)
+		case address.Port() == 0:
+			return nil, fmt.Errorf("-peers: %s has no port", clipQuote(peer))
+		}
+		addresses[id], taken[address] = address, id
+	}
+	return addresses, nil
+}
+
+// isTerminal cannot tell /dev/null from a terminal; there, a prompt is followed by the end
+// of input at once.
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+func (o *options) paint() bool {
+	auto := isTerminal(os.Stderr) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return o.colorize == "always" || o.colorize == "auto" && auto
+}
+
+// openScreen opens the terminal, with prompts if a person sits there.
+func openScreen() *screen { return newScreen(isTerminal(os.Stdin) && isTerminal(os.Stderr)) }
+
+// leave ends a console's process: 1 if a command failed, 0 otherwise.
+func (c *console) leave() {
+	c.screen.flush()
+	if c.failed {
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func runClient(o options) {
+	c, err := newConsole(o.addresses, o.tick, openScreen())
+	if err != nil {
+		fatal("no socket: %v", err)
+	}
+	if len(o.args) > 0 {
+		c.runLine(strings.Join(o.args, " "))
+	} else {
+		c.readLines(os.Stdin)
+	}
+	c.leave()
+}
+
+// runServer is one server and its console.
+func runServer(o options) {
+	address := o.addresses[o.id]
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address)) // before the file: one port, one owner
+	if errors.Is(err, syscall.EADDRINUSE) {
+		fatal("%v is in use; is server %d already running?", address, o.id)
+	}
+	if err != nil {
+		fatal("server %d cannot have %v: %v", o.id, address, err)
+	}
+	conn.SetReadBuffer(8 << 20) // as much of this as the system grants
+	disk, hard, log, note, err := openDisk(o.dir, o.id)
+	if err != nil {
+		fatal("%v", err)
+	}
+	var peers []int
+	for _, id := range slices.Sorted(maps.Keys(o.addresses)) {
+		if id != o.id {
+			peers = append(peers, id)
+		}
+	}
+	s := newServer(o.id, peers, hard, log, rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), uint64(o.id))))
+	s.watch, s.color = o.watch, o.paint()
+	if note != "" {
+		s.tell(1, "disk", "%s", note)
+	}
+	sh := &shell{server: s, disk: disk, conn: conn, addresses: o.addresses, inputs: make(chan any, maxWaiting),
+		ticks: time.NewTicker(o.tick).C, screen: openScreen()}
+	go sh.readDatagrams()
+	go sh.readConsole(o)
+	sh.run()
+}
+
+// readConsole reads stdin. Its end closes the console only, unless a cluster holds the
+// other end.
+func (sh *shell) readConsole(o options) {
+	if os.Getenv(inCluster) != "" {
+		fmt.Println("ready")
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
+	c, err := newConsole(sh.addresses, o.tick, sh.screen)
+	if err != nil {
+		fatal("no socket for the console: %v", err)
+	}
+	c.self, c.inputs = sh.server.id, sh.inputs
+	c.readLines(os.Stdin)
+	if c.over {
+		c.leave()
+	}
+}
+
+// cluster is all servers, each a process.
+type cluster struct {
+	options   options
+	screen    *screen
+	processes map[int]*process
+}
+
+type process struct {
+	*exec.Cmd
+	killed *atomic.Bool  // we did it
+	gone   chan struct{} // closed when it has ended
+}
+
+func runCluster(o options) {
+	cl := &cluster{options: o, screen: openScreen(), processes: map[int]*process{}}
+	ids := slices.Sorted(maps.Keys(o.addresses))
+	for _, id := range ids {
+		if err := cl.start(id); err != nil {
+			cl.killAll()
+			fatal("%v", err)
+		}
+	}
+	c, err := newConsole(o.addresses, o.tick, cl.screen)
+	if err != nil {
+		cl.killAll()
+		fatal("no socket for the console: %v", err)
+	}
+	c.cluster = cl
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		<-signals
+		cl.killAll()
+		os.Exit(1)
+	}()
+	c.readLines(os.Stdin)
+	cl.killAll()
+	c.leave()
+}
+
+// start starts a server and returns when it is ready.
+func (cl *cluster) start(id int) error {
+	if p := cl.processes[id]; p != nil && !p.ended() {
+		return fmt.Errorf("server %d is running", id)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	o, color := cl.options, "never"
+	if o.paint() {
+		color = "always"
+	}
+	cmd := exec.Command(self, "-id", strconv.Itoa(id), "-peers", o.peers, "-dir", o.dir, "-tick", o.tick.String(),
+		"-watch", strconv.Itoa(o.watch), "-color", color)
+	cmd.Env = append(os.Environ(), inCluster+"=1")
+	_, err1 := cmd.StdinPipe() // it ends when this process does
+	stdout, err2 := cmd.StdoutPipe()
+	stderr, err3 := cmd.StderrPipe()
+	if err := errors.Join(err1, err2, err3, cmd.Start()); err != nil {
+		return fmt.Errorf("server %d does not start: %w", id, err)
+	}
+	p := &process{cmd, new(atomic.Bool), make(chan struct{})}
+	narration := bufio.NewReader(stderr)
+	if word, _ := bufio.NewReader(stdout).ReadString('\n'); word != "ready\n" {
+		line, _ := narration.ReadString('\n')
+		cmd.Wait()
+		return errors.New(strings.TrimPrefix(strings.TrimSpace(line), "error: "))
+	}
+	cl.processes[id] = p
+	go cl.follow(id, p, narration)
+	return nil
+}
+
+// follow shows a server's narration until it ends.
+func (cl *cluster) follow(id int, p *process, narration *bufio.Reader) {
+	for {
+		line, err := narration.ReadString('\n')
+		if line != "" {
+			cl.screen.note(strings.TrimRight(line, "\n"))
+		}
+		if err != nil {
+			break
+		}
+	}
+	err := p.Wait()
+	if !p.killed.Load() {
+		cl.screen.note(fmt.Sprintf("server %d has ended (%v); start %d starts it again", id, err, id))
+	}
+	close(p.gone)
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill is kill -9.
+func (cl *cluster) kill(id int) error {
+	p := cl.processes[id]
+	if p == nil || p.ended() {
+		return fmt.Errorf("server %d is not running", id)
+	}
+	p.killed.Store(true)
+	if err := p.Process.Kill(); err != nil {
+		return err
+	}
+	<-p.gone
+	return nil
+}
+
+func (cl *cluster) killAll() {
+	for id := range cl.processes {
+		cl.kill(id)
+	}
+}

@@ -182,8 +182,9 @@ type server struct {
 	reads   []read // chapter 10
 	asked   int    // chapter 10
 
-	voice // narration (chapter 14)
-	out   Output
+	voice      // narration (chapter 14)
+	laboratory // what the console may change about the algorithm (chapter 15)
+	out        Output
 }
 
 // Timeouts in ticks. With the default tick of 10 ms they are the paper's 150 to
@@ -216,6 +217,7 @@ func newServer(id int, peers []int, hard hardState, log []entry, r *rand.Rand) *
 func (s *server) setTermAndVote(term, votedFor int) {
 	must(term > s.currentTerm || s.votedFor == none || s.votedFor == votedFor, "one vote a term")
 	s.currentTerm, s.votedFor = term, votedFor
+	s.count("Persist")
 	s.out.Persist = append(s.out.Persist, record{hard: &hardState{term, votedFor}}) // [Persist]
 }
 
@@ -226,6 +228,7 @@ func (s *server) store(index int, entries ...entry) {
 	must(index > s.commitIndex, "a committed entry is never replaced (State Machine Safety)")
 	must(index > s.lastIndex() || s.role != leader, "a leader never replaces its own entries (Leader Append-Only)")
 	must(index <= s.lastIndex()+1, "a log has no gaps")
+	s.count("Persist")
 	if index <= s.lastIndex() {
 		// Messages on their way share the log's memory: cut with a capacity, so
 		// that append moves to fresh memory instead of rewriting them.
@@ -334,7 +337,7 @@ func (s *server) batch(index int) []entry {
 	end, size := index, 0
 	for end <= s.lastIndex() {
 		size += s.log[end].size()
-		if end > index && size > maxBatchBytes {
+		if end > index && (size > maxBatchBytes || end-index == s.batchLimit) {
 			break
 		}
 		end++
@@ -554,7 +557,9 @@ func (s *server) becomeLeader() {
 	}
 	s.asked = -1       // chapter 10
 	s.awaitUnapplied() // chapter 9
-	s.store(s.lastIndex()+1, entry{Term: s.currentTerm})
+	if !s.noopOff {
+		s.store(s.lastIndex()+1, entry{Term: s.currentTerm})
+	}
 }
 
 // ---- 6. Replication (§5.3) ---------------------------------------------------
@@ -1963,6 +1968,7 @@ func inRange(m *Message) bool {
 // shell is a running server: the algorithm, and the machine around it.
 type shell struct {
 	server    *server
+	dir       string
 	disk      *disk
 	conn      *net.UDPConn
 	addresses map[int]netip.AddrPort // of all servers
@@ -1970,6 +1976,7 @@ type shell struct {
 	ticks     <-chan time.Time
 	screen    *screen
 	dropped   drops
+	faults    faults // chapter 15 sets them, for experiments
 	leaving   bool
 	buf       []byte
 }
@@ -2004,26 +2011,47 @@ func (sh *shell) run() {
 			}
 		}
 		if ticked {
-			inputs = append(inputs, tick{})
-			sh.reportDrops()
+			inputs = sh.tick(inputs)
 		}
-		sh.perform(sh.server.Step(inputs...))
+		sh.step(inputs...)
 	}
 }
 
 // take sorts one thing from the channel: what concerns the algorithm waits for the Step,
-// console lines and dropped datagrams are dealt with at once.
+// the rest is dealt with at once.
 func (sh *shell) take(inputs []input, in any) []input {
 	switch in := in.(type) {
 	case *consoleLine:
-		sh.perform(sh.server.Step(inputs...)) // first what came first
+		sh.step(inputs...) // first what came first
 		in.answer(sh, sh.execute(in.Line))
 		return inputs[:0]
 	case dropped:
 		sh.dropped.add(in)
 		return inputs
+	case *Message:
+		if sh.keepsOut(in) {
+			return inputs
+		}
 	}
 	return append(inputs, in)
+}
+
+func (sh *shell) tick(inputs []input) []input {
+	sh.faults.clock++
+	sh.sendDelayed()
+	sh.reportDrops()
+	if sh.faults.frozen {
+		return inputs
+	}
+	return append(inputs, tick{})
+}
+
+// step is one turn: digest, then perform. A crashed server hears nothing.
+func (sh *shell) step(inputs ...input) {
+	if !sh.faults.crashed {
+		sh.perform(sh.server.Step(inputs...))
+	}
+	sh.setPrompt()
 }
 
 // perform is the rule [Persist]. Nothing else in this file writes to the server's file
@@ -2048,7 +2076,9 @@ func (sh *shell) perform(out Output) {
 // send sends a Message. An error is the same as a loss, and those are expected.
 func (sh *shell) send(m *Message) {
 	sh.buf = appendMessage(sh.buf[:0], m)
-	sh.conn.WriteToUDPAddrPort(sh.buf, sh.addresses[m.To])
+	for range sh.copies(m) { // one, unless an experiment wants it otherwise
+		sh.conn.WriteToUDPAddrPort(sh.buf, sh.addresses[m.To])
+	}
 }
 
 func (sh *shell) reply(r *reply) {
@@ -2089,7 +2119,7 @@ type drops struct {
 	all   int
 	fresh int // since the last report
 	last  dropped
-	due   int // tick of the next report
+	due   int // when to report next, in ticks
 }
 
 func (d *drops) add(in dropped) {
@@ -2100,11 +2130,105 @@ func (d *drops) add(in dropped) {
 
 func (sh *shell) reportDrops() {
 	d := &sh.dropped
-	if d.fresh == 0 || sh.server.now < d.due {
+	if d.fresh == 0 || sh.faults.clock < d.due {
 		return
 	}
-	sh.server.tell(1, "fault", "dropped %d datagrams, the last from %v: %s", d.fresh, d.last.from, d.last.why)
-	d.fresh, d.due = 0, sh.server.now+100
+	sh.tellFault(1, "", fmt.Sprintf("dropped %d, the last from %v: %s", d.fresh, d.last.from, d.last.why))
+	d.fresh, d.due = 0, sh.faults.clock+100
+}
+
+// faults are what an experiment does to this server's clock and wires, on purpose.
+// Clients and consoles do not feel them.
+type faults struct {
+	clock   int  // ticks of the ticker; unlike the server's clock it cannot be frozen
+	frozen  bool // the server's clock stands still
+	crashed bool // deaf, and all but the file is forgotten
+	holding bool // messages that arrive wait in held
+
+	cut         map[int]string // by server: "vote", "append" or, for both, "all"
+	loss, dup   int            // of what this server sends, in percent
+	delay, more int            // … delayed by delay to delay+more ticks
+	held        []*Message
+	delayed     []delayed
+}
+
+// delayed is a datagram that an experiment keeps back until the clock shows due.
+type delayed struct {
+	due  int
+	to   int
+	data []byte
+}
+
+// cuts tells whether the wire to or from a server is cut for this message.
+func (f *faults) cuts(other int, m *Message) bool {
+	switch f.cut[other] {
+	case "all":
+		return true
+	case "vote":
+		return m.RequestVote != nil || m.RequestVoteReply != nil
+	case "append":
+		return m.AppendEntries != nil || m.AppendEntriesReply != nil
+	}
+	return false
+}
+
+// keepsOut tells whether a message that arrived must not be handled now.
+func (sh *shell) keepsOut(m *Message) bool {
+	f := &sh.faults
+	switch {
+	case f.crashed:
+		return true
+	case f.cuts(m.From, m):
+		sh.tellFault(1, fmt.Sprintf("x<S%d", m.From), m.kind()+" (cut)")
+		return true
+	case f.holding && len(f.held) < maxWaiting:
+		f.held = append(f.held, m)
+		return true
+	}
+	return f.holding
+}
+
+// copies is how often the datagram in sh.buf is to be sent now; delayed copies come later.
+func (sh *shell) copies(m *Message) int {
+	f, n := &sh.faults, 1
+	switch {
+	case f.cuts(m.To, m):
+		sh.tellFault(1, fmt.Sprintf("x>S%d", m.To), m.kind()+" (cut)")
+		return 0
+	case f.loss > 0 && rand.IntN(100) < f.loss:
+		sh.tellFault(1, fmt.Sprintf("x>S%d", m.To), m.kind()+" (lost)")
+		return 0
+	case f.dup > 0 && rand.IntN(100) < f.dup:
+		n = 2
+	}
+	if f.delay+f.more == 0 {
+		return n
+	}
+	for range n {
+		due := f.clock + f.delay + rand.IntN(f.more+1)
+		f.delayed = append(f.delayed, delayed{due, m.To, bytes.Clone(sh.buf)})
+	}
+	return 0
+}
+
+func (sh *shell) sendDelayed() {
+	sh.faults.delayed = slices.DeleteFunc(sh.faults.delayed, func(d delayed) bool {
+		if d.due <= sh.faults.clock {
+			sh.conn.WriteToUDPAddrPort(d.data, sh.addresses[d.to])
+		}
+		return d.due <= sh.faults.clock
+	})
+}
+
+// tellFault narrates what is no rule of Raft, at once.
+func (sh *shell) tellFault(level int, arrow, text string) {
+	s := sh.server
+	if level <= s.watch {
+		s.lamport++
+		s.write(s.lamport, arrow, text, "fault")
+		sh.screen.narrate(s.out.Trace)
+		s.out.Trace = nil
+	}
 }
 
 // fatal ends the process with one line: the third kind of errors.
@@ -2204,35 +2328,58 @@ func (s *server) stamp() int {
 // hear narrates a message that came in.
 func (s *server) hear(m *Message) {
 	s.lamport = max(s.lamport, m.At) + 1
-	level, text, tag := 2, "", "Fol1"
-	switch {
-	case s.watch < 2:
+	if s.watch < 2 || s.watch == 2 && s.idle(m) {
 		return
-	case m.RequestVote != nil:
-		text = fmt.Sprintf("RequestVote t%d last=%v", m.Term, ref{m.RequestVote.LastLogIndex, m.RequestVote.LastLogTerm})
+	}
+	tag := "Fol1"
+	switch {
 	case m.RequestVoteReply != nil:
-		text, tag = "VoteReply refused", "Cand2"
-		if m.RequestVoteReply.VoteGranted {
-			text = "VoteReply granted"
-		}
+		tag = "Cand2"
+	case m.AppendEntriesReply != nil && m.AppendEntriesReply.Success:
+		tag = "Lead3a"
+	case m.AppendEntriesReply != nil:
+		tag = "Lead3b"
+	}
+	_, text, _ := strings.Cut(m.String(), " ")
+	s.write(s.lamport, fmt.Sprintf("<-S%d", m.From), text, tag)
+}
+
+// idle tells heartbeats and their answers from messages that say something.
+func (s *server) idle(m *Message) bool {
+	if r := m.AppendEntriesReply; r != nil {
+		return r.Success && s.role == leader && r.MatchIndex <= s.matchIndex[m.From]
+	}
+	return m.AppendEntries != nil && len(m.AppendEntries.Entries) == 0
+}
+
+// kind is a Message's name.
+func (m *Message) kind() string {
+	switch {
+	case m.RequestVote != nil:
+		return "RequestVote"
+	case m.RequestVoteReply != nil:
+		return "VoteReply"
+	case m.AppendEntries != nil:
+		return "AppendEntries"
+	}
+	return "AppendReply"
+}
+
+// String is a Message in one line.
+func (m *Message) String() string {
+	head := fmt.Sprintf("S%d->S%d t%d %s ", m.From, m.To, m.Term, m.kind())
+	switch {
+	case m.RequestVote != nil:
+		return head + fmt.Sprintf("last=%v", ref{m.RequestVote.LastLogIndex, m.RequestVote.LastLogTerm})
+	case m.RequestVoteReply != nil && m.RequestVoteReply.VoteGranted:
+		return head + "granted"
 	case m.AppendEntries != nil:
 		ae := m.AppendEntries
-		text = fmt.Sprintf("AppendEntries t%d prev=%v [%v] commit=%d", m.Term,
-			ref{ae.PrevLogIndex, ae.PrevLogTerm}, carried{ae}, ae.LeaderCommit)
-		if len(ae.Entries) == 0 {
-			level = 3
-		}
-	case m.AppendEntriesReply.Success:
-		text, tag = fmt.Sprintf("AppendReply ok match=%d", m.AppendEntriesReply.MatchIndex), "Lead3a"
-		if w := s.progress[m.From]; s.role == leader && len(w.flying) == 0 {
-			level = 3
-		}
-	default:
-		text, tag = "AppendReply refused", "Lead3b"
+		return head + fmt.Sprintf("prev=%v [%v] commit=%d", ref{ae.PrevLogIndex, ae.PrevLogTerm}, carried{ae}, ae.LeaderCommit)
+	case m.AppendEntriesReply != nil && m.AppendEntriesReply.Success:
+		return head + fmt.Sprintf("ok match=%d", m.AppendEntriesReply.MatchIndex)
 	}
-	if level <= s.watch {
-		s.write(s.lamport, fmt.Sprintf("<-S%d", m.From), text, tag)
-	}
+	return head + "refused"
 }
 
 // write appends one line to the Output.
@@ -2316,6 +2463,42 @@ func (s *server) everybody() []int {
 	return all
 }
 
+// rule is one row of the book that rules and explain read from.
+type rule struct{ tag, section, words, without string }
+
+func ruleBook() []rule {
+	return []rule{
+		{"Persist", "Figure 2, State", "term, vote and log reach the disk before anything that depends on them is answered.",
+			"a restarted server votes twice in a term, or lacks an entry that it had confirmed."},
+		{"All1", "Figure 2, All Servers", "committed entries are applied in order, one by one.", "state machines differ."},
+		{"All2", "§5.1", "whoever sees a higher term adopts it and becomes a follower.", "an old leader never learns that it is one no more."},
+		{"Fol1", "§5.2", "a follower answers candidates and leaders.", "nobody can win an election or commit anything."},
+		{"Fol2", "§5.2", "a follower that hears from no leader and grants no vote for an election timeout becomes a candidate.",
+			"a dead leader is never replaced."},
+		{"Cand1", "§5.2", "a candidate begins a new term, votes for itself, restarts its timer and asks everybody.", "no election."},
+		{"Cand2", "§5.2", "a candidate with votes from a majority leads.", "with fewer votes, two candidates could win one term."},
+		{"Cand3", "§5.2", "a candidate that hears AppendEntries of its own term follows their sender.", "it would depose a leader that it could follow."},
+		{"Cand4", "§5.2", "a candidate whose election times out starts another.", "a split vote stops the cluster for ever."},
+		{"Lead1", "§5.2", "a leader sends AppendEntries to all at once, and whenever it is idle.", "followers start elections under a living leader."},
+		{"Lead2", "§5.3", "a leader appends a client's command and answers after applying it.", "clients are told of writes that are lost."},
+		{"Lead3", "§5.3", "a leader sends a follower what it lacks, from nextIndex on.", "logs never become equal."},
+		{"Lead3a", "§5.3", "a success raises nextIndex and matchIndex, to what the reply confirms.", "entries count as stored where they are not."},
+		{"Lead3b", "§5.3", "a refusal lowers nextIndex, and the leader tries again.", "a follower with a conflict stays behind for ever."},
+		{"Lead4", "§5.4.2, Figure 8", "a leader commits what a majority stores, if it is of its own term; what is before it goes along.",
+			"an entry that counted as committed is overwritten (Figure 8 (d))."},
+		{"RV1", "§5.1", "no vote for a candidate of an older term.", "elections that are over elect leaders."},
+		{"RV2", "§5.2, §5.4.1", "one vote a term, and only for a log at least as up to date as one's own.", "two leaders in a term, or a leader without committed entries."},
+		{"AE1", "§5.1", "entries from an older term are refused.", "a deposed leader overwrites its successor's entries."},
+		{"AE2", "§5.3", "entries are refused unless the one before them matches.", "logs have holes, and equal entries with different pasts."},
+		{"AE3", "§5.3", "an entry that conflicts goes, with all behind it; without a conflict, nothing goes.", "a late AppendEntries erases confirmed entries."},
+		{"AE4", "§5.3", "entries that are not in the log are appended.", "nothing is replicated, or a doubled datagram is stored twice."},
+		{"AE5", "§5.3", "commitIndex follows leaderCommit, up to the last new entry.", "a follower applies entries of its own that nobody has checked."},
+		{"RD3", "§8, thesis 6.4", "a read waits until a majority has answered an AppendEntries sent after it arrived.", "a deposed leader answers with the past."},
+		{"RD4", "§8, thesis 6.4", "a read waits until what was committed at its arrival is applied.", "a read misses a write that was answered before it."},
+		{"SE2", "§8, thesis 6.3", "a serial that was applied gets the stored answer and changes nothing.", "a retry is carried out twice."},
+	}
+}
+
 // ---- 15. Console -----------------------------------------------------------------
 //
 // The console is a client. What concerns the data (set, get, …) it sends to the leader
@@ -2328,29 +2511,72 @@ func (s *server) everybody() []int {
 type command struct {
 	name, args, help string
 	onServer         func(sh *shell, args []string) string
-	here             func(c *console, to int, line string) string
+	here             func(c *console, to int, args []string) string
 }
 
-// commands is the table.
+// commands is the table. help, the errors and the list in NOTES.md come from it.
 func commands() []command {
 	return []command{
 		{"help", "[COMMAND]", "list the commands, or explain one", nil, (*console).help},
-		{"status", "", "role, term, vote, leader, commit and applied, timers", (*shell).status, nil},
+		{"status", "", "role, term, vote, leader, commit, clock, faults", (*shell).status, nil},
 		{"log", "[FROM]", "this server's log; [..] committed, (..) not yet", (*shell).logText, nil},
 		{"logs", "", "every server's log under one ruler", nil, (*console).logs},
-		{"peers", "", "leader only: nextIndex, matchIndex, ticks since the last reply", (*shell).peersText, nil},
-		{"set", "KEY VALUE", "write; answered once it is applied", nil, (*console).request},
-		{"get", "KEY", "linearizable read, through the leader, without a log entry", nil, (*console).request},
-		{"del", "KEY", "delete", nil, (*console).request},
-		{"cas", "KEY OLD NEW", "set to NEW if it is OLD", nil, (*console).request},
-		{"incr", "KEY [N]", "add N, or 1; shows that a retry is applied once", nil, (*console).request},
+		{"peers", "", "leader only: nextIndex, matchIndex, last reply", (*shell).peersText, nil},
+		{"set", "KEY VALUE...", "write; answered once it is applied", nil, nil},
+		{"get", "KEY", "linearizable read, without a log entry", nil, nil},
+		{"del", "KEY", "delete", nil, nil},
+		{"cas", "KEY OLD NEW...", "set to NEW if it is OLD", nil, nil},
+		{"incr", "KEY [N]", "add N, or 1", nil, nil},
 		{"peek", "KEY", "read this server's own table, maybe stale", (*shell).peek, nil},
-		{"watch", "0..3", "narration: 0 none, 1 role, term, commit, 2 messages, 3 heartbeats", (*shell).setWatch, nil},
+		{"freeze", "", "stop this server's clock; messages still flow", (*shell).freeze, nil},
+		{"thaw", "", "let the clock run again", (*shell).thaw, nil},
+		{"tick", "[N]", "while frozen, let N ticks pass, or 1", (*shell).tickBy, nil},
+		{"timeout", "", "end the election timeout now: a real election", (*shell).timeout, nil},
+		{"beat", "", "leader only: send the heartbeats now", (*shell).beat, nil},
+		{"hold", "", "queue arriving messages", (*shell).hold, nil},
+		{"inbox", "", "list the queued messages", (*shell).inbox, nil},
+		{"step", "[N]", "handle the first N queued messages, or 1", (*shell).stepHeld, nil},
+		{"release", "", "handle all queued messages, queue no more", (*shell).release, nil},
+		{"cut", "WHOM... [vote|append]", "drop all, or one kind, to and from servers or all", (*shell).cutWires, nil},
+		{"part", "GROUP GROUP...", "the cuts that make groups such as 1,2 3,4,5", nil, (*console).part},
+		{"heal", "[WHOM...]", "undo cut; without WHOM also loss, delay and dup", (*shell).heal, nil},
+		{"loss", "PERCENT", "lose what this server sends", (*shell).setLoss, nil},
+		{"dup", "PERCENT", "double what this server sends", (*shell).setDup, nil},
+		{"delay", "LOW [HIGH]", "delay what this server sends, in ticks", (*shell).setDelay, nil},
+		{"crash", "", "forget all but the file, and go deaf", (*shell).crash, nil},
+		{"restart", "", "read the file and rejoin", (*shell).restart, nil},
+		{"file", "", "the end of the file, as it is on disk", (*shell).fileText, nil},
+		{"check", "", "hold all servers against Figure 3", nil, (*console).check},
+		{"rules", "", "which rules fired here, and which never did", (*shell).rules, nil},
+		{"explain", "RULE", "a rule in plain words, and what happens without", nil, (*console).explain},
+		{"watch", "LEVEL", "narrate: 0 nothing, 1 roles, 2 messages, 3 heartbeats", (*shell).setWatch, nil},
+		{"noop", "on|off", "whether a leader begins with an empty entry", (*shell).setNoop, nil},
+		{"batch", "N", "entries in one AppendEntries, at most; 0: as fit", (*shell).setBatch, nil},
+		{"send", "JSON...", "put any message on the wire, even a lie", (*shell).sendRaw, nil},
 		{"view", "FROM", "for programs: state and log from FROM on, as JSON", (*shell).view, nil},
-		{"kill", "N", "cluster only: kill -9 the process of server N", nil, (*console).kill},
+		{"kill", "N", "cluster only: kill -9 server N", nil, (*console).kill},
 		{"start", "N", "cluster only: start server N again", nil, (*console).start},
 		{"quit", "", "leave; files stay", (*shell).quit, nil},
 	}
+}
+
+// arguments splits what follows a command's name, and counts it against the table:
+// [..] may be missing, and what ends in ... may be more.
+func (c command) arguments(line string) ([]string, error) {
+	words, rest := strings.Fields(line)[1:], strings.Fields(c.args)
+	least, most := 0, len(rest)
+	for _, arg := range rest {
+		if arg[0] != '[' {
+			least++
+		}
+		if strings.Contains(arg, "...") {
+			most = math.MaxInt
+		}
+	}
+	if len(words) < least || len(words) > most {
+		return nil, wrongCount(c.name, cmp.Or(c.args, "no argument"), len(words))
+	}
+	return words, nil
 }
 
 func findCommand(name string) (command, error) {
@@ -2430,36 +2656,103 @@ func (l *consoleLine) answer(sh *shell, text string) {
 
 // execute runs a server's command in its loop.
 func (sh *shell) execute(line string) string {
-	words := strings.Fields(line)
-	if len(words) == 0 {
-		return ""
+	name, _, _ := nextWord(line)
+	c, err := findCommand(name)
+	if err != nil {
+		return "error: " + err.Error()
 	}
-	c, err := findCommand(words[0])
+	args, err := c.arguments(line)
 	switch {
 	case err != nil:
 		return "error: " + err.Error()
 	case c.onServer == nil:
-		return fmt.Sprintf("error: %s is for a console, not for a server", c.name)
+		return fmt.Sprintf("error: %s is a console's command, not a server's", c.name)
+	case sh.faults.crashed && strings.Contains(" log peers peek tick timeout beat step release rules noop batch crash ", " "+name+" "):
+		return fmt.Sprintf("error: S%d is crashed; try restart", sh.server.id)
 	}
-	least := strings.Count(" "+c.args, " ") - strings.Count(c.args, "[")
-	if c.args == "" {
-		least = 0
-	}
-	if got := len(words) - 1; got < least || c.args == "" && got > 0 || c.args != "" && got > strings.Count(" "+c.args, " ") {
-		return "error: " + wrongCount(c.name, cmp.Or(c.args, "nothing else"), got).Error()
-	}
-	return c.onServer(sh, words[1:])
+	return c.onServer(sh, args)
 }
 
 func (sh *shell) status([]string) string {
-	s := sh.server
+	s, f := sh.server, &sh.faults
+	if f.crashed {
+		return fmt.Sprintf("S%d crashed\n%s\n%s", s.id, sh.onDisk(), f)
+	}
 	timer := fmt.Sprintf("election in %d", s.electionDue-s.now)
 	if s.role == leader {
 		timer = fmt.Sprintf("heartbeat every %d", heartbeatTicks)
 	}
-	return fmt.Sprintf("S%d %v t%d, voted %s, leader %s\nlog %d entries, last %v; commit %d, applied %d\nclock @%d; %s\n"+
-		"datagrams dropped %d", s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
-		s.lastIndex(), s.lastRef(), s.commitIndex, s.lastApplied, s.now, timer, sh.dropped.all)
+	frozen := ""
+	if f.frozen {
+		frozen = "frozen at "
+	}
+	return fmt.Sprintf("S%d %v t%d, voted %s, leader %s\nlog %d entries, last %v; commit %d, applied %d\nclock %s@%d; %s\n"+
+		"%v; %d datagrams dropped as foreign or malformed", s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
+		s.lastIndex(), s.lastRef(), s.commitIndex, s.lastApplied, frozen, s.now, timer, f, sh.dropped.all)
+}
+
+// onDisk is what a crashed server would know after a restart.
+func (sh *shell) onDisk() string {
+	data, err := os.ReadFile(sh.disk.file.Name())
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	hard, log, _, err := replay(data, sh.server.id)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return fmt.Sprintf("on disk: t%d, voted %s, %d entries", hard.Term, name(hard.VotedFor), len(log))
+}
+
+// String lists the faults that are on.
+func (f *faults) String() string {
+	var on []string
+	for _, id := range slices.Sorted(maps.Keys(f.cut)) {
+		kind := ""
+		if f.cut[id] != "all" {
+			kind = " (" + f.cut[id] + ")"
+		}
+		on = append(on, fmt.Sprintf("cut S%d%s", id, kind))
+	}
+	add := func(is bool, format string, args ...any) {
+		if is {
+			on = append(on, fmt.Sprintf(format, args...))
+		}
+	}
+	add(f.loss > 0, "loss %d%%", f.loss)
+	add(f.dup > 0, "dup %d%%", f.dup)
+	add(f.delay+f.more > 0, "delay %d to %d ticks", f.delay, f.delay+f.more)
+	add(f.holding, "holding %d messages", len(f.held))
+	return "faults " + cmp.Or(strings.Join(on, ", "), "none")
+}
+
+// prompt shows what a person should know before typing: server, role, term, and every
+// state that surprises.
+func (sh *shell) prompt() string {
+	s, f := sh.server, &sh.faults
+	if f.crashed {
+		return fmt.Sprintf("S%d CRASHED> ", s.id)
+	}
+	text := fmt.Sprintf("S%d %s%d", s.id, strings.ToUpper(s.role.String()[:1]), s.currentTerm)
+	if f.frozen {
+		text += " FROZEN"
+	}
+	for i, id := range slices.Sorted(maps.Keys(f.cut)) {
+		text += []string{" cut:", ","}[min(i, 1)] + strconv.Itoa(id)
+	}
+	if f.holding {
+		text += fmt.Sprintf(" hold:%d", len(f.held))
+	}
+	if f.loss+f.dup+f.delay+f.more > 0 {
+		text += " BADNET"
+	}
+	return text + "> "
+}
+
+func (sh *shell) setPrompt() {
+	if sh.screen.ask {
+		sh.screen.setPrompt(sh.prompt())
+	}
 }
 
 // name is a server as people see it.
@@ -2539,12 +2832,263 @@ func (sh *shell) peersText([]string) string {
 
 func (sh *shell) peek(args []string) string { return sh.server.machine.get(args[0]) }
 
-func (sh *shell) setWatch(args []string) string {
-	level, err := number(args[0], 0, 3)
+// setNumber sets *what to a number from low to high.
+func setNumber(what *int, word string, low, high int) string {
+	n, err := number(word, low, high)
 	if err != nil {
 		return err.Error()
 	}
-	sh.server.watch = level
+	*what = n
+	return "ok"
+}
+
+func (sh *shell) setWatch(args []string) string { return setNumber(&sh.server.watch, args[0], 0, 3) }
+func (sh *shell) setLoss(args []string) string  { return setNumber(&sh.faults.loss, args[0], 0, 100) }
+func (sh *shell) setDup(args []string) string   { return setNumber(&sh.faults.dup, args[0], 0, 100) }
+func (sh *shell) setBatch(args []string) string {
+	return setNumber(&sh.server.batchLimit, args[0], 0, maxNumber)
+}
+
+func (sh *shell) setDelay(args []string) string {
+	low, err := number(args[0], 0, 10_000)
+	if err != nil {
+		return err.Error()
+	}
+	high := low
+	if len(args) > 1 {
+		if high, err = number(args[1], low, 10_000); err != nil {
+			return err.Error()
+		}
+	}
+	sh.faults.delay, sh.faults.more = low, high-low
+	return "ok"
+}
+
+// laboratory is what experiments may change about the algorithm itself.
+type laboratory struct {
+	noopOff    bool // a leader's first entry is not made (D3); Figures 7 and 8 have none
+	batchLimit int  // entries in one AppendEntries, at most; 0: as many as fit
+}
+
+func (sh *shell) setNoop(args []string) string {
+	if args[0] != "on" && args[0] != "off" {
+		return "error: noop on, or noop off"
+	}
+	sh.server.noopOff = args[0] == "off"
+	return "ok"
+}
+
+func (sh *shell) freeze([]string) string {
+	sh.faults.frozen = true
+	return "ok"
+}
+
+func (sh *shell) thaw([]string) string {
+	sh.faults.frozen = false
+	return "ok"
+}
+
+func (sh *shell) tickBy(args []string) string {
+	n := 1
+	if len(args) > 0 {
+		if text := setNumber(&n, args[0], 1, 100_000); text != "ok" {
+			return text
+		}
+	}
+	if !sh.faults.frozen {
+		return "error: the clock runs by itself; freeze it first"
+	}
+	for range n {
+		sh.step(tick{})
+	}
+	return fmt.Sprintf("@%d", sh.server.now)
+}
+
+func (sh *shell) timeout([]string) string {
+	if sh.server.role == leader {
+		return fmt.Sprintf("error: S%d is the leader, and leaders have no election timeout; try another server", sh.server.id)
+	}
+	sh.server.electionDue = sh.server.now
+	sh.step()
+	return "ok"
+}
+
+func (sh *shell) beat([]string) string {
+	s := sh.server
+	if s.role != leader {
+		return fmt.Sprintf("error: S%d is a %v; the leader is %s", s.id, s.role, name(s.leaderID))
+	}
+	for _, p := range s.peers {
+		s.progress[p].due = s.now
+	}
+	sh.step()
+	return "ok"
+}
+
+func (sh *shell) hold([]string) string {
+	sh.faults.holding = true
+	return "ok"
+}
+
+func (sh *shell) inbox([]string) string {
+	var lines []string
+	for i, m := range sh.faults.held {
+		lines = append(lines, fmt.Sprintf("%d. %s", i+1, m))
+	}
+	return cmp.Or(strings.Join(lines, "\n"), "empty")
+}
+
+// stepHeld handles queued messages one by one, so that each shows what it does.
+func (sh *shell) stepHeld(args []string) string {
+	n := 1
+	if len(args) > 0 {
+		if text := setNumber(&n, args[0], 1, maxWaiting); text != "ok" {
+			return text
+		}
+	}
+	f := &sh.faults
+	if len(f.held) == 0 {
+		return "error: no message is queued"
+	}
+	n = min(n, len(f.held))
+	for range n {
+		m := f.held[0]
+		f.held = f.held[1:]
+		sh.step(m)
+	}
+	return fmt.Sprintf("handled %d, %d left", n, len(f.held))
+}
+
+func (sh *shell) release([]string) string {
+	f := &sh.faults
+	for ; len(f.held) > 0; f.held = f.held[1:] {
+		sh.step(f.held[0])
+	}
+	f.holding = false
+	return "ok"
+}
+
+// whom reads a list of servers, or all, without this one.
+func (sh *shell) whom(words []string) (ids []int, err error) {
+	for _, word := range words {
+		if word == "all" {
+			ids = append(ids, sh.server.peers...)
+			continue
+		}
+		id, _ := strconv.Atoi(strings.TrimPrefix(word, "S"))
+		if !slices.Contains(sh.server.peers, id) {
+			return nil, fmt.Errorf("error: S%d has no wire to %s; it has to %s", sh.server.id, clipQuote(word), serverNames(sh.server.peers))
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+func (sh *shell) cutWires(args []string) string {
+	kind := "all"
+	if last := args[len(args)-1]; last == "vote" || last == "append" {
+		kind, args = last, args[:len(args)-1]
+	}
+	ids, err := sh.whom(args)
+	if err == nil && len(ids) == 0 && len(sh.server.peers) > 0 {
+		err = errors.New("error: cut needs WHOM... [vote|append], and WHOM is a server or all")
+	}
+	if err != nil {
+		return err.Error()
+	}
+	if sh.faults.cut == nil {
+		sh.faults.cut = map[int]string{}
+	}
+	for _, id := range ids {
+		sh.faults.cut[id] = kind
+	}
+	return "ok"
+}
+
+func (sh *shell) heal(args []string) string {
+	ids, err := sh.whom(args)
+	if err != nil {
+		return err.Error()
+	}
+	f := &sh.faults
+	for _, id := range ids {
+		delete(f.cut, id)
+	}
+	if len(args) == 0 {
+		f.cut, f.loss, f.dup, f.delay, f.more = nil, 0, 0, 0, 0
+	}
+	return "ok"
+}
+
+// crash drops everything on the spot, as kill -9 would; only the socket stays, deaf, so
+// that restart can be asked for.
+func (sh *shell) crash([]string) string {
+	sh.tellFault(1, "", "crash: all but the file is forgotten")
+	sh.faults.crashed = true
+	sh.faults.held, sh.faults.delayed = nil, nil
+	return "ok"
+}
+
+func (sh *shell) restart([]string) string {
+	if !sh.faults.crashed {
+		return fmt.Sprintf("error: S%d has not crashed", sh.server.id)
+	}
+	disk, hard, log, note, err := openDisk(sh.dir, sh.server.id)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	sh.disk.file.Close()
+	old := sh.server
+	sh.disk, sh.server = disk, newServer(old.id, old.peers, hard, log, old.rand)
+	sh.server.voice, sh.server.laboratory = old.voice, old.laboratory // the observer has not crashed
+	sh.faults.crashed = false
+	sh.tellFault(1, "", fmt.Sprintf("restart: %d entries, term %d, voted %s. %s", len(log), hard.Term, name(hard.VotedFor), note))
+	return "ok"
+}
+
+// maxFileText bounds what file shows, in bytes.
+const maxFileText = 24 << 10
+
+func (sh *shell) fileText([]string) string {
+	data, err := os.ReadFile(sh.disk.file.Name())
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	head := ""
+	if len(data) > maxFileText {
+		skipped := len(data) - maxFileText
+		skipped += bytes.IndexByte(data[skipped:], '\n') + 1
+		head = fmt.Sprintf("(%d bytes before this; cat %s shows them)\n", skipped, sh.disk.file.Name())
+		data = data[skipped:]
+	}
+	return head + strings.TrimRight(strings.ToValidUTF8(string(data), "?"), "\n")
+}
+
+func (sh *shell) rules([]string) string {
+	var fired, never []string
+	for _, rule := range ruleBook() {
+		if n := sh.server.fired[rule.tag]; n > 0 {
+			fired = append(fired, fmt.Sprintf("%s %d", rule.tag, n))
+		} else {
+			never = append(never, rule.tag)
+		}
+	}
+	return fmt.Sprintf("fired: %s\n%d of %d; never: %s", cmp.Or(strings.Join(fired, ", "), "none"), len(fired), len(fired)+len(never),
+		cmp.Or(strings.Join(never, " "), "none"))
+}
+
+// sendRaw sends any JSON to the server that it is addressed to.
+func (sh *shell) sendRaw(args []string) string {
+	text := strings.Join(args, " ")
+	var m struct{ To int }
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
+		return "error: not JSON: " + err.Error()
+	}
+	to, ok := sh.addresses[m.To]
+	if !ok {
+		return fmt.Sprintf("error: \"to\" must be one of %s", serverNames(slices.Sorted(maps.Keys(sh.addresses))))
+	}
+	sh.conn.WriteToUDPAddrPort([]byte(text+"\n"), to)
 	return "ok"
 }
 
@@ -2553,35 +3097,55 @@ func (sh *shell) quit([]string) string {
 	return "bye"
 }
 
-// snapshotView is what logs needs of a server.
+// serverView is what logs and check need of a server.
 type serverView struct {
 	ID, Term, Commit, From, Last int
 	Role                         string
+	Applied                      int
+	State                        uint32 // checksum of the state machine after Applied entries
 	Entries                      []entry
 	Next, Match                  map[int]int
 }
 
-// view gives as many entries as a datagram holds.
+// view gives as many entries as a datagram holds. Of a long command it gives the
+// beginning and a checksum.
 func (sh *shell) view(args []string) string {
 	s := sh.server
 	from, err := number(args[0], 1, maxNumber)
 	if err != nil {
 		return err.Error()
 	}
-	v := serverView{ID: s.id, Term: s.currentTerm, Commit: s.commitIndex, From: from, Last: s.lastIndex(), Role: s.role.String()}
+	v := serverView{ID: s.id, Term: s.currentTerm, Commit: s.commitIndex, From: from, Last: s.lastIndex(), Role: s.role.String(),
+		Applied: s.lastApplied}
+	if from == 1 {
+		v.State = s.machine.checksum()
+	}
 	if s.role == leader {
 		v.Next, v.Match = s.nextIndex, s.matchIndex
 	}
-	size := 0
-	for index := from; index <= s.lastIndex() && size < maxBatchBytes/8; index++ {
+	if sh.faults.crashed {
+		v = serverView{ID: s.id, Role: sh.onDisk()}
+	}
+	for index, size := from, 0; index <= v.Last && size < maxBatchBytes/2; index++ {
 		e := s.log[index]
-		e.Command = clip(e.Command, 40)
+		if len(e.Command) > 200 {
+			e.Command = fmt.Sprintf("%s... %08x", strings.ToValidUTF8(e.Command[:40], ""), crc32.ChecksumIEEE([]byte(e.Command)))
+		}
 		v.Entries = append(v.Entries, e)
 		size += e.size()
 	}
 	j, err := json.Marshal(v)
 	must(err == nil, "what we show can be written as JSON")
 	return string(j)
+}
+
+// checksum is equal on servers with equal tables. It adds up, so the map's order is no
+// matter.
+func (m *machine) checksum() (sum uint32) {
+	for key, value := range m.values {
+		sum += crc32.ChecksumIEEE(fmt.Appendf(nil, "%q=%q", key, value))
+	}
+	return sum
 }
 
 // console reads commands, runs them and prints their answers.
@@ -2603,12 +3167,15 @@ type console struct {
 	over   bool // quit was asked for
 }
 
-// Patience, in ticks: for a command's outcome, for one answer before asking again, and for
-// a server's answer to a console line.
+// Patience, in ticks: for a command's outcome, for that of one sent to a certain server, for
+// one answer before asking again, for a server's answer to a console line, and for the
+// messages that a line sets off.
 const (
-	patienceTicks = 200
-	resendTicks   = 20
-	consoleTicks  = 100
+	patienceTicks  = 200
+	certainTicks   = 60
+	resendTicks    = 20
+	consoleTicks   = 100
+	aftermathTicks = 3
 )
 
 func newConsole(addresses map[int]netip.AddrPort, tick time.Duration, screen *screen) (*console, error) {
@@ -2716,30 +3283,40 @@ func (c *console) exec(line string) string {
 		return "error: the line is not valid UTF-8"
 	}
 	if !strings.HasPrefix(line, "@") {
-		return c.execOn(c.home(), line)
+		return c.execOn(c.home(), line, patienceTicks)
 	}
 	target, rest, _ := strings.Cut(line[1:], " ")
 	ids := c.ids
 	if target != "all" {
-		ids = nil
-		for _, word := range strings.Split(target, ",") {
-			id, err := number(word, 1, maxNumber)
-			if _, ok := c.addresses[id]; err != nil || !ok {
-				return fmt.Sprintf("error: there is no server %s; there are %s", clipQuote(word), serverNames(c.ids))
-			}
-			ids = append(ids, id)
+		var err error
+		if ids, err = c.servers(target); err != nil {
+			return "error: " + err.Error()
 		}
 	}
-	if strings.Trim(rest, " \t") == "" {
-		return "error: @" + target + " needs a command, such as @" + target + " status"
+	if rest = strings.Trim(rest, " \t"); rest == "" || rest[0] == '@' {
+		return "error: @" + clip(target, 40) + " needs a command, as in @" + clip(target, 40) + " status"
 	}
 	var answers []string
 	for _, id := range ids {
-		for _, line := range strings.Split(c.execOn(id, strings.TrimLeft(rest, " \t")), "\n") {
+		for _, line := range strings.Split(c.execOn(id, rest, certainTicks), "\n") {
 			answers = append(answers, fmt.Sprintf("S%d: %s", id, line))
 		}
 	}
 	return strings.Join(answers, "\n")
+}
+
+// servers reads a list such as 1,3.
+func (c *console) servers(list string) (ids []int, err error) {
+	for _, word := range strings.Split(list, ",") {
+		id, err := strconv.Atoi(word)
+		if _, ok := c.addresses[id]; err != nil || !ok {
+			return nil, fmt.Errorf("there is no server %s; there are %s", clipQuote(word), serverNames(c.ids))
+		}
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 func serverNames(ids []int) string {
@@ -2756,42 +3333,38 @@ func (c *console) home() int {
 }
 
 // execOn runs a command at, or beginning at, one server.
-func (c *console) execOn(id int, line string) string {
+func (c *console) execOn(id int, line string, patience int) string {
 	verb, _, err := nextWord(line)
 	if err != nil {
 		return "error: " + err.Error()
 	}
 	cmd, err := findCommand(verb)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	if cmd.onServer == nil && cmd.here == nil {
+		return c.request(id, line, patience)
+	}
+	args, err := cmd.arguments(line)
 	switch {
 	case err != nil:
 		return "error: " + err.Error()
-	case verb == "quit" && id == c.home():
-		if text := c.execute(line); isFailure(text) {
-			return text
-		}
+	case cmd.here != nil:
+		return cmd.here(c, id, args)
+	case verb == "quit" && patience == patienceTicks: // without @, it is this console that leaves
 		c.over = true
 		return "bye"
-	case cmd.here != nil:
-		return cmd.here(c, id, line)
 	}
-	return c.askServer(id, line)
+	answer := c.askServer(id, line)
+	if strings.Contains(" timeout beat tick step release restart send ", " "+verb+" ") {
+		time.Sleep(aftermathTicks * c.tick) // so that the next line sees what this one set off
+	}
+	return answer
 }
 
-// execute checks the arguments of quit, which the console carries out itself.
-func (c *console) execute(line string) string {
-	if words := strings.Fields(line); len(words) > 1 {
-		return "error: " + wrongCount("quit", "nothing else", len(words)-1).Error()
-	}
-	return ""
-}
-
-func (c *console) help(_ int, line string) string {
-	words := strings.Fields(line)
-	if len(words) > 2 {
-		return "error: " + wrongCount("help", "[COMMAND]", len(words)-1).Error()
-	}
-	if len(words) == 2 {
-		cmd, err := findCommand(words[1])
+func (c *console) help(_ int, args []string) string {
+	if len(args) == 1 {
+		cmd, err := findCommand(args[0])
 		if err != nil {
 			return "error: " + err.Error()
 		}
@@ -2799,10 +3372,53 @@ func (c *console) help(_ int, line string) string {
 	}
 	var lines []string
 	for _, cmd := range commands() {
-		lines = append(lines, fmt.Sprintf("%-8s%-12s%s", cmd.name, cmd.args, cmd.help))
+		lines = append(lines, strings.TrimRight(fmt.Sprintf("%-8s%-23s%s", cmd.name, cmd.args, cmd.help), " "))
 	}
-	lines = append(lines, "@2 LINE, @2,3 LINE, @all LINE run a line on other servers; ; separates commands, # begins a comment")
+	lines = append(lines, "@2 LINE, @2,3 LINE and @all LINE run a line on other servers.",
+		"; separates commands, # begins a comment, \"...\" holds a value with blanks or those.")
 	return strings.Join(lines, "\n")
+}
+
+func (c *console) explain(_ int, args []string) string {
+	for _, rule := range ruleBook() {
+		if strings.EqualFold(rule.tag, strings.Trim(args[0], "[]")) {
+			return fmt.Sprintf("%s (%s): %s\nWithout it: %s", rule.tag, rule.section, rule.words, rule.without)
+		}
+	}
+	return "error: no such rule " + clipQuote(args[0]) + "; rules lists them"
+}
+
+// part cuts every wire between servers of different groups.
+func (c *console) part(_ int, args []string) string {
+	groups := make([][]int, len(args))
+	var all []int
+	for i, list := range args {
+		ids, err := c.servers(list)
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		groups[i], all = ids, append(all, ids...)
+	}
+	slices.Sort(all)
+	if !slices.Equal(all, c.ids) {
+		return "error: part needs every server in one group: " + serverNames(c.ids)
+	}
+	for _, group := range groups {
+		for _, id := range group {
+			line := "cut"
+			for _, other := range c.ids {
+				if !slices.Contains(group, other) {
+					line += " " + strconv.Itoa(other)
+				}
+			}
+			for _, line := range []string{"heal all", line} {
+				if answer := c.askServer(id, line); answer != "ok" {
+					return answer
+				}
+			}
+		}
+	}
+	return "ok"
 }
 
 // askServer has a server's loop run a line. It is sent once only: a line may not be safe to
@@ -2849,7 +3465,7 @@ func (c *console) receive(until time.Time) (d datagram, ok bool) {
 
 // request sends a client's command, first to one server and then wherever the leader is,
 // until it is answered. Repeats carry the same serial, so they are safe [SE1] [SE2].
-func (c *console) request(to int, line string) string {
+func (c *console) request(to int, line string, patience int) string {
 	r := &request{Client: c.client, Command: line}
 	op, err := parseOperation(line)
 	if err == nil {
@@ -2865,13 +3481,16 @@ func (c *console) request(to int, line string) string {
 		r.Serial = c.serial
 	}
 	redirected, silent := 0, false
-	for until := time.Now().Add(patienceTicks * c.tick); time.Now().Before(until); {
+	certain := patience == certainTicks // the learner wants to see this server's answer, not another's
+	for until := time.Now().Add(time.Duration(patience) * c.tick); time.Now().Before(until); {
 		c.send(to, datagram{ClientRequest: r})
 		a := c.awaitReply(r)
 		switch {
 		case a == nil: // lost, or the server is: try the next one
 			silent = true
-			to = c.next(to)
+			if !certain {
+				to = c.next(to)
+			}
 		case a.Error == errNotLeader && a.Leader != none && a.Leader != to && redirected < 2*len(c.ids):
 			redirected++
 			c.screen.note(fmt.Sprintf("S%d is not the leader; asking leader S%d", to, a.Leader))
@@ -2879,7 +3498,9 @@ func (c *console) request(to int, line string) string {
 		case a.Error == errNotLeader: // an election is going on: ask around, slowly
 			redirected = 0
 			time.Sleep(heartbeatTicks * c.tick)
-			to = c.next(to)
+			if !certain {
+				to = c.next(to)
+			}
 		case a.Error != "":
 			c.forget(a.Error)
 			return "error: " + a.Error
@@ -2924,67 +3545,84 @@ func (c *console) next(id int) int {
 	return c.ids[(slices.Index(c.ids, id)+1)%len(c.ids)]
 }
 
+// viewOf asks a server for its state and its log from an index on.
+func (c *console) viewOf(id, from int) (*serverView, error) {
+	v, answer := &serverView{}, c.askServer(id, fmt.Sprintf("view %d", from))
+	if json.Unmarshal([]byte(answer), v) != nil {
+		return nil, errors.New(answer)
+	}
+	return v, nil
+}
+
 // logs draws every server's log under one ruler, as in Figures 6 and 7: with commands if
 // that fits the width, or else with terms only, or else only the end of the logs.
-func (c *console) logs(_ int, line string) string {
-	if words := strings.Fields(line); len(words) > 1 {
-		return "error: " + wrongCount("logs", "nothing else", len(words)-1).Error()
-	}
+func (c *console) logs(int, []string) string {
 	var views []*serverView
-	var silent []string
+	var others []string
 	last := 0
 	for _, id := range c.ids {
-		v := &serverView{}
-		if json.Unmarshal([]byte(c.askServer(id, "view 1")), v) != nil {
-			silent = append(silent, fmt.Sprintf("S%d does not answer", id))
-			continue
-		}
-		views = append(views, v)
-		last = max(last, v.Last)
-	}
-	const width = 70
-	first := max(1, last-width/3+1) // terms of one digit take three columns
-	for _, v := range views {
-		if v.From = first; first > 1 {
-			json.Unmarshal([]byte(c.askServer(v.ID, fmt.Sprintf("view %d", first))), v)
+		v, err := c.viewOf(id, maxNumber)
+		if err != nil {
+			others = append(others, fmt.Sprintf("S%d does not answer", id))
+		} else if v.Term == 0 && v.Role != "follower" {
+			others = append(others, fmt.Sprintf("S%d crashed, %s", id, v.Role))
+		} else {
+			views = append(views, v)
+			last = max(last, v.Last)
 		}
 	}
-	text := drawLogs(views, first, last, width)
-	return strings.Join(append([]string{text}, silent...), "\n")
+	width := 79
+	if columns, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil {
+		width = max(40, columns-1)
+	}
+	first := max(1, last-width/3) // an entry takes three columns or more
+	for i, v := range views {
+		if again, err := c.viewOf(v.ID, first); err == nil {
+			views[i] = again
+		}
+	}
+	if len(views) > 0 {
+		others = append([]string{drawLogs(views, first, last, width)}, others...)
+	}
+	return strings.Join(others, "\n")
 }
 
 // drawLogs draws the entries first to last of several logs.
 func drawLogs(views []*serverView, first, last, width int) string {
-	for _, style := range []func(entry) string{cellWithCommand, cellWithTerm} {
-		text, widest := drawCells(views, first, last, style)
-		if widest <= width {
+	for ; ; first++ {
+		for _, cell := range []func(entry) string{cellWithCommand, cellWithTerm} {
+			text, widest := drawCells(views, first, last, cell)
+			if widest > width && first < last {
+				continue
+			}
 			if first > 1 {
-				text += fmt.Sprintf("\n(entries %d to %d; log FROM shows others)", first, last)
+				text += fmt.Sprintf("\n(entries %d to %d fit here; log FROM shows others)", first, last)
 			}
 			return text
 		}
 	}
-	return drawLogs(views, first+1, last, width)
 }
 
 // cellWithCommand is an entry as Figure 6 draws it: its term and what it does.
 func cellWithCommand(e entry) string {
 	op, err := parseOperation(e.Command)
+	text := strconv.Itoa(e.Term)
 	switch {
 	case e.Client == "" || err != nil:
-		return strconv.Itoa(e.Term)
 	case op.verb == "incr":
-		return fmt.Sprintf("%d %s%+d", e.Term, op.key, op.n)
+		text += fmt.Sprintf(" %s%+d", op.key, op.n)
 	case op.verb == "del":
-		return fmt.Sprintf("%d %s=", e.Term, op.key)
+		text += fmt.Sprintf(" %s=", op.key)
+	default:
+		text += fmt.Sprintf(" %s=%s", op.key, op.value)
 	}
-	return clip(strings.Map(asciiOnly, fmt.Sprintf("%d %s=%s", e.Term, op.key, op.value)), 14)
+	return clip(strings.Map(asciiOnly, text), 14)
 }
 
 func cellWithTerm(e entry) string { return strconv.Itoa(e.Term) }
 
+// drawCells draws one row for each server, and tells how wide the widest is.
 func drawCells(views []*serverView, first, last int, cell func(entry) string) (text string, widest int) {
-	columns := make([]int, last-first+1)
 	at := func(v *serverView, index int) string {
 		if i := index - v.From; i >= 0 && i < len(v.Entries) {
 			open, shut := brackets(index <= v.Commit)
@@ -2992,22 +3630,18 @@ func drawCells(views []*serverView, first, last int, cell func(entry) string) (t
 		}
 		return ""
 	}
-	for _, v := range views {
-		for i := range columns {
-			columns[i] = max(columns[i], len(at(v, first+i)))
-		}
-	}
-	head := 0
+	head, columns := 0, make([]int, max(0, last-first+1))
 	for _, v := range views {
 		head = max(head, len(viewHead(v)))
+		for i := range columns {
+			columns[i] = max(columns[i], len(at(v, first+i)), len(strconv.Itoa(first+i))+1)
+		}
 	}
 	ruler := strings.Repeat(" ", head)
 	for i, w := range columns {
-		columns[i] = max(w, len(strconv.Itoa(first+i))+1)
-		ruler += fmt.Sprintf(" %-*d", columns[i]-1, first+i)
+		ruler += fmt.Sprintf(" %-*d", w-1, first+i)
 	}
 	lines := []string{strings.TrimRight(ruler, " ")}
-	widest = len(ruler)
 	for _, v := range views {
 		line := fmt.Sprintf("%-*s", head, viewHead(v))
 		for i, w := range columns {
@@ -3020,6 +3654,9 @@ func drawCells(views []*serverView, first, last int, cell func(entry) string) (t
 		}
 		lines = append(lines, strings.TrimRight(line, " "))
 	}
+	for _, line := range lines {
+		widest = max(widest, len(line))
+	}
 	return strings.Join(lines, "\n"), widest
 }
 
@@ -3027,26 +3664,112 @@ func viewHead(v *serverView) string {
 	return fmt.Sprintf("S%d %s t%d ", v.ID, strings.ToUpper(v.Role[:1]), v.Term)
 }
 
-func (c *console) kill(_ int, line string) string  { return c.onProcess("kill", line) }
-func (c *console) start(_ int, line string) string { return c.onProcess("start", line) }
+// check holds what all servers have against the properties of Figure 3. The leaders come
+// last, so that what was committed meanwhile is in their logs.
+func (c *console) check(int, []string) string {
+	var views, leaders []*serverView
+	for _, id := range c.ids {
+		v, err := c.whole(id)
+		switch {
+		case err != nil:
+			return "error: check needs all servers: " + err.Error()
+		case v.Role == "leader":
+			leaders = append(leaders, v)
+		default:
+			views = append(views, v)
+		}
+	}
+	for _, v := range leaders {
+		again, err := c.whole(v.ID)
+		if err != nil {
+			return "error: check needs all servers: " + err.Error()
+		}
+		views = append(views, again)
+	}
+	return checkViews(views)
+}
+
+// whole is a server's whole log, page by page. A crashed server has none.
+func (c *console) whole(id int) (*serverView, error) {
+	all, err := c.viewOf(id, 1)
+	for err == nil && len(all.Entries) < all.Last {
+		var page *serverView
+		if page, err = c.viewOf(id, len(all.Entries)+1); err != nil {
+			break
+		}
+		if len(page.Entries) == 0 || page.Term != all.Term {
+			return c.whole(id) // it changed under our eyes
+		}
+		all.Entries = append(all.Entries, page.Entries...)
+	}
+	return all, err
+}
+
+// checkViews is ok, or the first violation it finds.
+func checkViews(views []*serverView) string {
+	for i, a := range views {
+		for _, b := range views[:i] {
+			if text := checkPair(b, a); text != "" {
+				return "error: " + text
+			}
+		}
+	}
+	return "ok: Election Safety, Log Matching, Leader Completeness, State Machine Safety"
+}
+
+// checkPair compares two servers; b was asked after a.
+func checkPair(a, b *serverView) string {
+	if a.Role == "leader" && b.Role == "leader" && a.Term == b.Term {
+		return fmt.Sprintf("Election Safety: S%d and S%d both lead term %d", a.ID, b.ID, a.Term)
+	}
+	shared, committed := min(len(a.Entries), len(b.Entries)), min(a.Commit, b.Commit)
+	for i := shared - 1; i >= 0; i-- {
+		if a.Entries[i].Term != b.Entries[i].Term {
+			continue
+		}
+		for j := 0; j <= i; j++ { // equal from the last place with equal terms on down
+			if a.Entries[j] != b.Entries[j] {
+				return fmt.Sprintf("Log Matching: S%d and S%d agree at index %d, but not at %d", a.ID, b.ID, i+1, j+1)
+			}
+		}
+		break
+	}
+	for i := range min(shared, committed) {
+		if a.Entries[i] != b.Entries[i] {
+			return fmt.Sprintf("State Machine Safety: index %d is committed on S%d and S%d with different entries", i+1, a.ID, b.ID)
+		}
+	}
+	if b.Role == "leader" && b.Term >= a.Term {
+		for i := range min(a.Commit, len(a.Entries)) {
+			if i >= len(b.Entries) || a.Entries[i] != b.Entries[i] {
+				return fmt.Sprintf("Leader Completeness: index %d is committed on S%d, but leader S%d does not have it", i+1, a.ID, b.ID)
+			}
+		}
+	}
+	if a.Applied == b.Applied && a.State != b.State && a.Applied > 0 {
+		return fmt.Sprintf("State Machine Safety: S%d and S%d applied the same %d entries, but their tables differ", a.ID, b.ID, a.Applied)
+	}
+	return ""
+}
+
+func (c *console) kill(_ int, args []string) string  { return c.onProcess("kill", args[0]) }
+func (c *console) start(_ int, args []string) string { return c.onProcess("start", args[0]) }
 
 // onProcess runs kill or start.
-func (c *console) onProcess(verb, line string) string {
-	words := strings.Fields(line)
+func (c *console) onProcess(verb, word string) string {
 	if c.cluster == nil {
 		return "error: " + verb + " works in the terminal of a cluster (go run .); here, use the system's kill -9"
 	}
-	if len(words) != 2 {
-		return "error: " + wrongCount(verb, "N", len(words)-1).Error()
-	}
-	id, err := number(words[1], 1, maxNumber)
-	if _, ok := c.addresses[id]; err != nil || !ok {
-		return fmt.Sprintf("error: there is no server %s; there are %s", clipQuote(words[1]), serverNames(c.ids))
-	}
-	if verb == "kill" {
-		err = c.cluster.kill(id)
-	} else {
-		err = c.cluster.start(id)
+	ids, err := c.servers(word)
+	for _, id := range ids {
+		if verb == "kill" {
+			err = c.cluster.kill(id)
+		} else {
+			err = c.cluster.start(id)
+		}
+		if err != nil {
+			break
+		}
 	}
 	if err != nil {
 		return "error: " + err.Error()
@@ -3303,7 +4026,7 @@ func runServer(o options) {
 	if note != "" {
 		s.tell(1, "disk", "%s", note)
 	}
-	sh := &shell{server: s, disk: disk, conn: conn, addresses: o.addresses, inputs: make(chan any, maxWaiting),
+	sh := &shell{server: s, dir: o.dir, disk: disk, conn: conn, addresses: o.addresses, inputs: make(chan any, maxWaiting),
 		ticks: time.NewTicker(o.tick).C, screen: openScreen()}
 	go sh.readDatagrams()
 	go sh.readConsole(o)

@@ -3157,7 +3157,7 @@ type console struct {
 	ids       []int
 	conn      *net.UDPConn // not the server's: the console is a client
 	screen    *screen
-	tick      time.Duration
+	patience  time.Duration // for the outcome of a command: an election may be going on
 
 	client string
 	serial int // of the last write
@@ -3167,15 +3167,14 @@ type console struct {
 	over   bool // quit was asked for
 }
 
-// Patience, in ticks: for a command's outcome, for that of one sent to a certain server, for
-// one answer before asking again, for a server's answer to a console line, and for the
-// messages that a line sets off.
+// Patience: for one answer before asking again, for the outcome of a command sent to a
+// certain server, for a server's answer to a console line, and for the messages that a line
+// sets off. For the outcome of any other command, see newConsole.
 const (
-	patienceTicks  = 200
-	certainTicks   = 60
-	resendTicks    = 20
-	consoleTicks   = 100
-	aftermathTicks = 3
+	resendAfter = 200 * time.Millisecond
+	certainly   = 600 * time.Millisecond
+	lineAnswer  = time.Second
+	aftermath   = 30 * time.Millisecond
 )
 
 func newConsole(addresses map[int]netip.AddrPort, tick time.Duration, screen *screen) (*console, error) {
@@ -3183,7 +3182,7 @@ func newConsole(addresses map[int]netip.AddrPort, tick time.Duration, screen *sc
 	if err != nil {
 		return nil, err
 	}
-	return &console{addresses: addresses, ids: slices.Sorted(maps.Keys(addresses)), conn: conn, screen: screen, tick: tick,
+	return &console{addresses: addresses, ids: slices.Sorted(maps.Keys(addresses)), conn: conn, screen: screen, patience: min(max(2*time.Second, 200*tick), 10*time.Second),
 		client: fmt.Sprintf("c%d-%d", os.Getpid(), time.Now().UnixNano())}, nil
 }
 
@@ -3283,7 +3282,7 @@ func (c *console) exec(line string) string {
 		return "error: the line is not valid UTF-8"
 	}
 	if !strings.HasPrefix(line, "@") {
-		return c.execOn(c.home(), line, patienceTicks)
+		return c.execOn(c.home(), line, c.patience)
 	}
 	target, rest, _ := strings.Cut(line[1:], " ")
 	ids := c.ids
@@ -3298,7 +3297,7 @@ func (c *console) exec(line string) string {
 	}
 	var answers []string
 	for _, id := range ids {
-		for _, line := range strings.Split(c.execOn(id, rest, certainTicks), "\n") {
+		for _, line := range strings.Split(c.execOn(id, rest, certainly), "\n") {
 			answers = append(answers, fmt.Sprintf("S%d: %s", id, line))
 		}
 	}
@@ -3333,7 +3332,7 @@ func (c *console) home() int {
 }
 
 // execOn runs a command at, or beginning at, one server.
-func (c *console) execOn(id int, line string, patience int) string {
+func (c *console) execOn(id int, line string, patience time.Duration) string {
 	verb, _, err := nextWord(line)
 	if err != nil {
 		return "error: " + err.Error()
@@ -3351,13 +3350,13 @@ func (c *console) execOn(id int, line string, patience int) string {
 		return "error: " + err.Error()
 	case cmd.here != nil:
 		return cmd.here(c, id, args)
-	case verb == "quit" && patience == patienceTicks: // without @, it is this console that leaves
+	case verb == "quit" && patience != certainly: // without @, it is this console that leaves
 		c.over = true
 		return "bye"
 	}
 	answer := c.askServer(id, line)
 	if strings.Contains(" timeout beat tick step release restart send ", " "+verb+" ") {
-		time.Sleep(aftermathTicks * c.tick) // so that the next line sees what this one set off
+		time.Sleep(aftermath) // so that the next line sees what this one set off
 	}
 	return answer
 }
@@ -3431,7 +3430,7 @@ func (c *console) askServer(id int, line string) string {
 	}
 	c.asked++
 	c.send(id, datagram{Console: &consoleLine{ID: c.asked, Line: line}})
-	until := time.Now().Add(consoleTicks * c.tick)
+	until := time.Now().Add(lineAnswer)
 	for {
 		d, ok := c.receive(until)
 		if !ok {
@@ -3465,7 +3464,7 @@ func (c *console) receive(until time.Time) (d datagram, ok bool) {
 
 // request sends a client's command, first to one server and then wherever the leader is,
 // until it is answered. Repeats carry the same serial, so they are safe [SE1] [SE2].
-func (c *console) request(to int, line string, patience int) string {
+func (c *console) request(to int, line string, patience time.Duration) string {
 	r := &request{Client: c.client, Command: line}
 	op, err := parseOperation(line)
 	if err == nil {
@@ -3481,8 +3480,8 @@ func (c *console) request(to int, line string, patience int) string {
 		r.Serial = c.serial
 	}
 	redirected, silent := 0, false
-	certain := patience == certainTicks // the learner wants to see this server's answer, not another's
-	for until := time.Now().Add(time.Duration(patience) * c.tick); time.Now().Before(until); {
+	certain := patience == certainly // the learner wants to see this server's answer, not another's
+	for until := time.Now().Add(patience); time.Now().Before(until); {
 		c.send(to, datagram{ClientRequest: r})
 		a := c.awaitReply(r)
 		switch {
@@ -3497,7 +3496,7 @@ func (c *console) request(to int, line string, patience int) string {
 			to = a.Leader
 		case a.Error == errNotLeader: // an election is going on: ask around, slowly
 			redirected = 0
-			time.Sleep(heartbeatTicks * c.tick)
+			time.Sleep(aftermath)
 			if !certain {
 				to = c.next(to)
 			}
@@ -3529,7 +3528,7 @@ func (c *console) forget(why string) {
 }
 
 func (c *console) awaitReply(r *request) *clientReply {
-	until := time.Now().Add(resendTicks * c.tick)
+	until := time.Now().Add(resendAfter)
 	for {
 		d, ok := c.receive(until)
 		if !ok {

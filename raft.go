@@ -177,10 +177,10 @@ type server struct {
 	seq      int           // number of the last AppendEntries sent, to whomever
 	progress map[int]*wire // for each other server
 
-	machine machine // the key-value store and its sessions (chapters 8 and 9)
-	waiting map[string]*waiter
-	reads   []read // chapter 10
-	asked   int    // chapter 10
+	machine machine           // the key-value store and its sessions (chapters 8 and 9)
+	waiting map[string]waiter // chapter 9
+	reads   []read            // chapter 10
+	asked   int               // chapter 10
 
 	voice      // narration (chapter 14)
 	laboratory // what the console may change about the algorithm (chapter 15)
@@ -793,7 +793,7 @@ func (s *server) submit(r *request) {
 		s.read(r) // chapter 10
 	case s.repeated(r): // chapter 9
 	default:
-		s.tell(2, "Lead2", "client %s: append %v, answer after applying", r.Client, ref{s.lastIndex() + 1, s.currentTerm})
+		s.tellCommand(r)
 		s.store(s.lastIndex()+1, entry{s.currentTerm, r.Client, r.Serial, r.Command}) // [Lead2]
 		s.await(r)                                                                    // chapter 9
 	}
@@ -829,14 +829,19 @@ const maxApply = 20_000
 // applyCommitted applies what is committed. All servers apply the same entries in
 // the same order, and apply is a function of nothing else: so all have equal state.
 func (s *server) applyCommitted() {
+	if s.behind() {
+		s.count("All1")
+	}
 	for n := 0; s.behind() && n < maxApply; n++ { // [All1]
 		s.lastApplied++
 		e := &s.log[s.lastApplied]
-		s.count("All1")
 		answer, ok := s.machine.apply(e) // chapters 8 and 9
 		s.answerWaiting(e, answer, ok)   // the second half of [Lead2]
 	}
 }
+
+// uncommitted tells whether a leader has entries on their way to a majority.
+func (s *server) uncommitted() bool { return s.role == leader && s.commitIndex < s.lastIndex() }
 
 // behind tells whether entries wait to be applied: Step has work without an input.
 func (s *server) behind() bool { return s.lastApplied < s.commitIndex }
@@ -898,7 +903,7 @@ func parseOperation(command string) (op operation, err error) {
 	if !utf8.ValidString(command) {
 		return op, errors.New("the command is not valid UTF-8")
 	}
-	if strings.ContainsAny(command, "\r\n") {
+	if strings.IndexByte(command, '\n') >= 0 || strings.IndexByte(command, '\r') >= 0 {
 		return op, errors.New(`a command is one line; write "...\n..." for a value with a line break`)
 	}
 	verb, rest, _ := nextWord(command)
@@ -929,7 +934,7 @@ func parseOperation(command string) (op operation, err error) {
 	case err != nil:
 	case op.key == "" || len(op.key) > maxKey:
 		err = fmt.Errorf("a key has 1 to %d bytes, not %d", maxKey, len(op.key))
-	case !utf8.ValidString(op.key + op.old + op.value):
+	case !utf8.ValidString(op.key) || !utf8.ValidString(op.old) || !utf8.ValidString(op.value):
 		err = errors.New("a value is valid UTF-8, also after its escapes")
 	}
 	return op, err
@@ -938,11 +943,13 @@ func parseOperation(command string) (op operation, err error) {
 // nextWord splits the first word off line: up to a blank, or a Go string in double
 // quotes.
 func nextWord(line string) (word, rest string, err error) {
-	line = strings.TrimLeft(line, " \t")
+	for line != "" && isBlank(line[0]) {
+		line = line[1:]
+	}
 	if !strings.HasPrefix(line, `"`) {
-		end := strings.IndexAny(line, " \t")
-		if end < 0 {
-			end = len(line)
+		end := 0
+		for end < len(line) && !isBlank(line[end]) {
+			end++
 		}
 		return line[:end], line[end:], nil
 	}
@@ -950,12 +957,14 @@ func nextWord(line string) (word, rest string, err error) {
 	if err != nil {
 		return "", "", errors.New("an unfinished quote, or an escape that Go does not know")
 	}
-	if rest = line[len(quoted):]; rest != "" && rest[0] != ' ' && rest[0] != '\t' {
+	if rest = line[len(quoted):]; rest != "" && !isBlank(rest[0]) {
 		return "", "", fmt.Errorf("text right after a closing quote: %s", clipQuote(rest))
 	}
 	word, err = strconv.Unquote(quoted)
 	return word, rest, err
 }
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // takeWords splits line into exactly the words wanted.
 func takeWords(verb, usage, line string, words ...*string) error {
@@ -1055,6 +1064,9 @@ func (s *server) malformed(r *request) bool {
 func tooLarge(r *request, op operation) error {
 	if len(r.Command) > maxCommand {
 		return fmt.Errorf("the command has %d bytes, the limit is %d", len(r.Command), maxCommand)
+	}
+	if len(r.Command) < maxBatchBytes/8 {
+		return nil // no escape makes more than six bytes of one
 	}
 	e := entry{Client: r.Client, Serial: r.Serial, Command: r.Command}
 	if e.size() > maxBatchBytes || jsonSize(display(op.value)) > maxBatchBytes {
@@ -1200,9 +1212,9 @@ type waiter struct {
 
 // repeated deals with a write that was seen before, and tells whether it was.
 func (s *server) repeated(r *request) bool {
-	if w := s.waiting[r.Client]; w != nil && r.Serial <= w.serial { // [SE1]
+	if w, ok := s.waiting[r.Client]; ok && r.Serial <= w.serial { // [SE1]
 		if r.Serial == w.serial {
-			w.to = r.to
+			s.await(r)
 		}
 		return true
 	}
@@ -1218,15 +1230,15 @@ func (s *server) repeated(r *request) bool {
 }
 
 // await remembers whom to answer when the entry just appended is applied.
-func (s *server) await(r *request) { s.waiting[r.Client] = &waiter{r.Serial, r.to} }
+func (s *server) await(r *request) { s.waiting[r.Client] = waiter{r.Serial, r.to} }
 
 // awaitUnapplied begins a reign: what earlier leaders left in the log and is not yet
 // applied must not be appended a second time [SE1].
 func (s *server) awaitUnapplied() {
-	s.waiting = map[string]*waiter{}
+	s.waiting = map[string]waiter{}
 	for _, e := range s.log[s.lastApplied+1:] {
 		if e.Client != "" {
-			s.waiting[e.Client] = &waiter{serial: e.Serial}
+			s.waiting[e.Client] = waiter{serial: e.Serial}
 		}
 	}
 }
@@ -1234,13 +1246,13 @@ func (s *server) awaitUnapplied() {
 // answerWaiting answers the client of an entry that was just applied. It goes by
 // client and serial, not by index: another leader's entry may stand there by now.
 func (s *server) answerWaiting(e *entry, a answer, ok bool) {
-	w := s.waiting[e.Client]
-	if w == nil || w.serial != e.Serial {
+	w, waits := s.waiting[e.Client]
+	if !waits || w.serial != e.Serial {
 		return
 	}
 	delete(s.waiting, e.Client)
 	if ok && w.to.IsValid() {
-		s.answer(&request{Client: e.Client, Serial: e.Serial, to: w.to}, a)
+		s.out.Reply = append(s.out.Reply, reply{to: w.to, client: e.Client, serial: e.Serial, answer: a})
 	}
 }
 
@@ -1500,6 +1512,7 @@ func replayEntry(r diskRecord, currentTerm int, log *[]entry) error {
 // middle of a line, as when the newline before it is what was damaged. A record at the
 // very end that lacks only its newline is a torn one.
 func holdsRecord(data []byte) bool {
+	data = bytes.TrimRight(data, "\x00") // a file that grew before its blocks were written
 	for at := 0; ; at++ {
 		brace := bytes.IndexByte(data[at:], '{')
 		if brace < 0 {
@@ -1761,7 +1774,8 @@ func (r *mirror) number(before string) (n int) {
 
 // text takes a string without escapes. It shares the memory of the datagram.
 func (r *mirror) text(before string) (s string) {
-	r.must(before + `"`)
+	r.must(before)
+	r.must(`"`)
 	for i := 0; i < len(r.rest); i++ {
 		switch c := r.rest[i]; {
 		case c == '"':
@@ -1788,32 +1802,38 @@ func (r *mirror) fields() (e entry) {
 	return e
 }
 
-// readHot reads an AppendEntries or a client's request, the two datagrams that come by
-// the ten thousand, and is nil for anything else.
-func readHot(data []byte) *datagram {
-	r := &mirror{rest: string(data)}
-	d := &datagram{}
-	if r.literal(`{"clientRequest":`) {
-		q := &request{Client: r.text(`{"client":`), Serial: r.number(`,"serial":`), Command: r.text(`,"command":`)}
-		d.ClientRequest = q
-	} else {
-		d.From, d.To, d.Term, d.At = r.number(`{"from":`), r.number(`,"to":`), r.number(`,"term":`), r.number(`,"at":`)
-		ae := &appendEntries{LeaderID: r.number(`,"appendEntries":{"leaderId":`),
-			PrevLogIndex: r.number(`,"prevLogIndex":`), PrevLogTerm: r.number(`,"prevLogTerm":`)}
-		r.must(`,"entries":[`)
-		ae.Entries = make([]entry, 0, len(r.rest)/100)
-		for more := r.literal("{"); more && !r.failed; more = r.literal(",{") {
-			ae.Entries = append(ae.Entries, r.fields())
-		}
-		ae.LeaderCommit, ae.Seq = r.number(`],"leaderCommit":`), r.number(`,"seq":`)
-		d.AppendEntries = ae
+// readRequest reads a client's request, the datagram that comes by the ten thousand a
+// second, or nothing.
+func readRequest(data string) *request {
+	r := mirror{rest: data}
+	q := &request{Client: r.text(`{"clientRequest":{"client":`), Serial: r.number(`,"serial":`), Command: r.text(`,"command":`)}
+	return ifWhole(&r, q)
+}
+
+// readAppendEntries reads an AppendEntries, which may hold hundreds of entries.
+func readAppendEntries(data string) *Message {
+	r := mirror{rest: data}
+	m := &Message{From: r.number(`{"from":`), To: r.number(`,"to":`), Term: r.number(`,"term":`), At: r.number(`,"at":`)}
+	ae := &appendEntries{LeaderID: r.number(`,"appendEntries":{"leaderId":`),
+		PrevLogIndex: r.number(`,"prevLogIndex":`), PrevLogTerm: r.number(`,"prevLogTerm":`)}
+	r.must(`,"entries":[`)
+	ae.Entries = make([]entry, 0, len(r.rest)/100)
+	for more := r.literal("{"); more && !r.failed; more = r.literal(",{") {
+		ae.Entries = append(ae.Entries, r.fields())
 	}
+	ae.LeaderCommit, ae.Seq = r.number(`],"leaderCommit":`), r.number(`,"seq":`)
+	m.AppendEntries = ae
+	return ifWhole(&r, m)
+}
+
+// ifWhole is v if the datagram ends here, and nil if it was not what the reader expected.
+func ifWhole[T any](r *mirror, v *T) *T {
 	r.must("}}")
 	r.literal("\n")
 	if r.failed || r.rest != "" {
 		return nil
 	}
-	return d
+	return v
 }
 
 // readJSON reads any datagram, or says why it is none.
@@ -1839,32 +1859,43 @@ func readJSON(data []byte) (d *datagram, drop string) {
 // decode reads a datagram that came from an address. It returns what the loop takes as
 // an input, or a reason to drop it. addresses are the servers', by id; self is ours.
 func decode(data []byte, from netip.AddrPort, self int, addresses map[int]netip.AddrPort) (in any, drop string) {
-	d := readHot(data)
-	if d == nil {
-		if d, drop = readJSON(data); drop != "" {
-			return nil, drop
-		}
+	text := string(data) // what is read shares its memory
+	if r := readRequest(text); r != nil {
+		return checkRequest(r, data, from)
 	}
-	switch r := d.ClientRequest; {
-	case r != nil:
-		if !validClient(r.Client) || r.Serial < 1 || d.From != 0 || d.To != 0 || d.Term != 0 || d.At != 0 {
-			return nil, "a client request out of range"
-		}
-		if !utf8.Valid(data) || strings.ContainsRune(r.Command, utf8.RuneError) && !bytes.ContainsRune(data, utf8.RuneError) {
-			r.Command = "\xff" // JSON has replaced what was not UTF-8; chapter 8 refuses it
-		}
-		r.to = from
-		return r, ""
+	if m := readAppendEntries(text); m != nil {
+		return checkMessage(m, data, from, self, addresses)
+	}
+	d, drop := readJSON(data)
+	if drop != "" {
+		return nil, drop
+	}
+	switch {
+	case d.ClientRequest != nil && (d.From != 0 || d.To != 0 || d.Term != 0 || d.At != 0):
+		return nil, "a client request inside a server's message"
+	case d.ClientRequest != nil:
+		return checkRequest(d.ClientRequest, data, from)
+	case d.Console != nil && !from.Addr().IsLoopback():
+		return nil, "a console command from another machine"
 	case d.Console != nil:
-		if !from.Addr().IsLoopback() {
-			return nil, "a console command from another machine"
-		}
 		d.Console.from = from
 		return d.Console, ""
 	case d.ClientReply != nil || d.ConsoleReply != nil:
 		return nil, "a reply, but no server asks for one"
 	}
 	return checkMessage(&d.Message, data, from, self, addresses)
+}
+
+// checkRequest is the part of a request's form that decides whether it is answered at all.
+func checkRequest(r *request, data []byte, from netip.AddrPort) (in any, drop string) {
+	if !validClient(r.Client) || r.Serial < 1 {
+		return nil, "a client request out of range"
+	}
+	if !utf8.Valid(data) || strings.ContainsRune(r.Command, utf8.RuneError) && !bytes.ContainsRune(data, utf8.RuneError) {
+		r.Command = "\xff" // JSON has replaced what was not UTF-8; chapter 8 refuses it
+	}
+	r.to = from
+	return r, ""
 }
 
 func (d *datagram) bodies() (n int) {
@@ -1974,6 +2005,8 @@ type shell struct {
 	addresses map[int]netip.AddrPort // of all servers
 	inputs    chan any               // input, *consoleLine or dropped
 	ticks     <-chan time.Time
+	queue     []input          // writes that wait for those before them,
+	late      <-chan time.Time // … but not longer than this
 	screen    *screen
 	dropped   drops
 	faults    faults // chapter 15 sets them, for experiments
@@ -1993,13 +2026,15 @@ func (sh *shell) run() {
 	var inputs []input
 	for {
 		inputs = inputs[:0]
-		ticked := false
+		ticked, late := false, false
 		if !sh.server.behind() {
 			select {
 			case in := <-sh.inputs:
 				inputs = sh.take(inputs, in)
 			case <-sh.ticks:
 				ticked = true
+			case <-sh.late:
+				late = true
 			}
 		}
 		for more := true; more && len(inputs) < maxWaiting; {
@@ -2014,8 +2049,22 @@ func (sh *shell) run() {
 			inputs = sh.tick(inputs)
 		}
 		sh.step(inputs...)
+		sh.stepQueued(late)
 	}
 }
+
+// stepQueued lets the writes in that wait for those before them. While one batch is on its
+// way, the next one gathers here: it will be larger and still share one fsync. But it waits
+// for gatherFor at most, because something may have been lost.
+func (sh *shell) stepQueued(late bool) {
+	if len(sh.queue) > 0 && (late || !sh.server.uncommitted() || len(sh.queue) >= maxWaiting) {
+		sh.step(sh.queue...)
+		clear(sh.queue)
+		sh.queue, sh.late = sh.queue[:0], nil
+	}
+}
+
+const gatherFor = 10 * time.Millisecond
 
 // take sorts one thing from the channel: what concerns the algorithm waits for the Step,
 // the rest is dealt with at once.
@@ -2030,6 +2079,14 @@ func (sh *shell) take(inputs []input, in any) []input {
 		return inputs
 	case *Message:
 		if sh.keepsOut(in) {
+			return inputs
+		}
+	case *request:
+		if sh.server.uncommitted() && !in.isRead() {
+			if len(sh.queue) == 0 {
+				sh.late = time.After(gatherFor)
+			}
+			sh.queue = append(sh.queue, in)
 			return inputs
 		}
 	}
@@ -2316,6 +2373,12 @@ func (s *server) tellAppended(to, n, match int) {
 		s.tellSent(3, "Fol1", to, "AppendReply ok match=%d", match)
 	} else {
 		s.tellSent(2, "AE4", to, "AppendReply ok match=%d", match)
+	}
+}
+
+func (s *server) tellCommand(r *request) {
+	if s.count("Lead2"); s.watch >= 2 {
+		s.tell(2, "Lead2", "client %s: append %v, answer after applying", r.Client, ref{s.lastIndex() + 1, s.currentTerm})
 	}
 }
 

@@ -1128,7 +1128,7 @@ func (m *machine) execute(command string) answer {
 		if ok {
 			is = quoteFound(found)
 		}
-		return answer{err: fmt.Sprintf("%s is %s, not %s; nothing changed", display(op.key), is, quoteFound(op.old))}
+		return answer{err: fmt.Sprintf("%s is %s, not %s; nothing changed", clip(display(op.key), 300), is, quoteFound(op.old))}
 	case "incr":
 		return m.incr(op.key, found, ok, op.n)
 	}
@@ -1140,12 +1140,12 @@ func (m *machine) incr(key, found string, ok bool, n int64) answer {
 	if ok {
 		var err error
 		if old, err = strconv.ParseInt(found, 10, 64); err != nil {
-			return answer{err: fmt.Sprintf("%s is %s, not a number of 64 bits; nothing changed", display(key), quoteFound(found))}
+			return answer{err: fmt.Sprintf("%s is %s, not a number of 64 bits; nothing changed", clip(display(key), 300), quoteFound(found))}
 		}
 	}
 	sum := old + n
 	if (sum > old) != (n > 0) && n != 0 {
-		return answer{err: fmt.Sprintf("%s is %d, adding %d would overflow; nothing changed", display(key), old, n)}
+		return answer{err: fmt.Sprintf("%s is %d, adding %d would overflow; nothing changed", clip(display(key), 300), old, n)}
 	}
 	m.values[key] = strconv.FormatInt(sum, 10)
 	return answer{result: m.values[key]}
@@ -1187,7 +1187,7 @@ func (m *machine) apply(e *entry) (a answer, ok bool) {
 	if element == nil {
 		if e.Serial > 1 { // [SE4]
 			return answer{err: fmt.Sprintf("no session for client %s: "+
-				"it was forgotten, and with it what became of serial %d; start again with serial 1", e.Client, e.Serial)}, true
+				"it was forgotten, and with it what became of serial %d; begin again with serial 1, under a new name", e.Client, e.Serial)}, true
 		}
 		element = m.recent.PushBack(&session{client: e.Client})
 		m.sessions[e.Client] = element
@@ -1404,6 +1404,11 @@ func appendLine(b, json []byte) []byte {
 	return append(b, '\n')
 }
 
+// header is the first line of server id's file [DK1].
+func header(id int) []byte {
+	return appendLine(nil, fmt.Appendf(nil, `{"format":%q,"server":%d}`, diskFormat, id))
+}
+
 // sealLine writes the checksum of a line into its first eight bytes.
 func sealLine(line []byte) {
 	sum := crc32.ChecksumIEEE(line[9:])
@@ -1436,6 +1441,9 @@ func replay(data []byte, id int) (hard hardState, log []entry, good int, err err
 			text = unsealLine(data[good : good+end])
 		}
 		if text == nil {
+			if line == 1 && !bytes.HasPrefix(header(id), bytes.TrimRight(data, "\x00")) { // [DK1]
+				return hard, log, 0, errors.New("line 1: this is no file of this program, or its first line is damaged")
+			}
 			if holdsRecord(data[good:]) { // [DK4]
 				err = fmt.Errorf("line %d: damaged, but intact records follow; this server may have promised what is lost, "+
 					"so do not start it with this file", line)
@@ -1514,7 +1522,7 @@ func replayEntry(r diskRecord, currentTerm int, log *[]entry) error {
 func holdsRecord(data []byte) bool {
 	data = bytes.TrimRight(data, "\x00") // a file that grew before its blocks were written
 	for at := 0; ; at++ {
-		brace := bytes.IndexByte(data[at:], '{')
+		brace := bytes.Index(data[at:], []byte(`{"`)) // inside a JSON string the quote would be escaped
 		if brace < 0 {
 			return false
 		}
@@ -1569,7 +1577,7 @@ func openDisk(dir string, id int) (d *disk, hard hardState, log []entry, note st
 	}
 	d = &disk{file: file}
 	if good == 0 { // a new server [DK1]
-		d.buf = appendLine(nil, fmt.Appendf(nil, `{"format":%q,"server":%d}`, diskFormat, id))
+		d.buf = header(id)
 	}
 	if err = d.flush(); err == nil && good == 0 {
 		err = syncDir(dir)
@@ -1891,11 +1899,18 @@ func checkRequest(r *request, data []byte, from netip.AddrPort) (in any, drop st
 	if !validClient(r.Client) || r.Serial < 1 {
 		return nil, "a client request out of range"
 	}
-	if !utf8.Valid(data) || strings.ContainsRune(r.Command, utf8.RuneError) && !bytes.ContainsRune(data, utf8.RuneError) {
-		r.Command = "\xff" // JSON has replaced what was not UTF-8; chapter 8 refuses it
+	if !utf8.Valid(data) || replaced(r.Command, data) {
+		r.Command = "\xff" // chapter 8 refuses it
 	}
 	r.to = from
 	return r, ""
+}
+
+// replaced tells whether encoding/json has put U+FFFD where the sender had something that
+// is no character, such as half a surrogate pair.
+func replaced(command string, data []byte) bool {
+	n := strings.Count(command, "\ufffd")
+	return n > 0 && n > bytes.Count(data, []byte("\ufffd"))+bytes.Count(bytes.ToLower(data), []byte(`\ufffd`))
 }
 
 func (d *datagram) bodies() (n int) {
@@ -2625,10 +2640,21 @@ func commands() []command {
 
 // arguments splits what follows a command's name, and counts it against the table:
 // [..] may be missing, and what ends in ... may be more.
-func (c command) arguments(line string) ([]string, error) {
-	words, rest := strings.Fields(line)[1:], strings.Fields(c.args)
-	least, most := 0, len(rest)
-	for _, arg := range rest {
+func (c command) arguments(line string) (words []string, err error) {
+	_, line, _ = nextWord(line)
+	if c.args == "JSON..." { // it has quotes of its own
+		return []string{line}, nil
+	}
+	for strings.Trim(line, " \t") != "" {
+		word := ""
+		if word, line, err = nextWord(line); err != nil {
+			return nil, err
+		}
+		words = append(words, word)
+	}
+	wanted := strings.Fields(c.args)
+	least, most := 0, len(wanted)
+	for _, arg := range wanted {
 		if arg[0] != '[' {
 			least++
 		}
@@ -2870,9 +2896,10 @@ func brackets(committed bool) (open, shut string) {
 	return "(", ")"
 }
 
+// clip shortens text to a width in bytes, but not in the middle of a character.
 func clip(text string, width int) string {
 	if len(text) > width {
-		return text[:width-3] + "..."
+		return strings.ToValidUTF8(text[:width-3], "") + "..."
 	}
 	return text
 }
@@ -3142,7 +3169,7 @@ func (sh *shell) rules([]string) string {
 
 // sendRaw sends any JSON to the server that it is addressed to.
 func (sh *shell) sendRaw(args []string) string {
-	text := strings.Join(args, " ")
+	text := strings.TrimSpace(args[0])
 	var m struct{ To int }
 	if err := json.Unmarshal([]byte(text), &m); err != nil {
 		return "error: not JSON: " + err.Error()
@@ -3536,8 +3563,9 @@ func (c *console) request(to int, line string, patience time.Duration) string {
 	if err != nil {
 		return "error: " + err.Error()
 	}
-	if c.asked++; op.verb == "get" {
-		r.Serial = c.asked // echoed, no more
+	if op.verb == "get" { // under another name: its serials are echoed, no more, and must not be taken for those of writes
+		c.asked++
+		r.Client, r.Serial = c.client+"r", c.asked
 	} else {
 		c.serial++
 		r.Serial = c.serial
@@ -3572,14 +3600,14 @@ func (c *console) request(to int, line string, patience time.Duration) string {
 		}
 	}
 	c.leader = none
-	if silent && op.verb != "get" {
-		c.forget("") // its next write must not be taken for this one
-		return "unknown: no answer in time; " + clip(line, 40) + " may still happen"
-	}
-	if silent {
+	c.forget("") // the next write must not be taken for this one
+	switch {
+	case !silent:
+		return "error: no leader known yet; try status, or again later"
+	case op.verb == "get":
 		return "unknown: no answer in time"
 	}
-	return "error: no leader known yet; try status, or again later"
+	return "unknown: no answer in time; " + clip(line, 40) + " may still happen"
 }
 
 // forget starts a new session where the old one cannot go on: its serial is lost, or in
@@ -3643,10 +3671,10 @@ func (c *console) logs(int, []string) string {
 			views[i] = again
 		}
 	}
-	if len(views) > 0 {
-		others = append([]string{drawLogs(views, first, last, width)}, others...)
+	if len(views) == 0 {
+		return "unknown: no server shows its log; is the cluster running? " + strings.Join(others, "; ")
 	}
-	return strings.Join(others, "\n")
+	return strings.Join(append([]string{drawLogs(views, first, last, width)}, others...), "\n")
 }
 
 // drawLogs draws the entries first to last of several logs.
@@ -3969,7 +3997,11 @@ func parseOptions(args []string) (o options, err error) {
 		return o, err
 	}
 	o.args = flags.Args()
+	alone := false
+	flags.Visit(func(f *flag.Flag) { alone = alone || f.Name == "id" })
 	switch {
+	case alone && o.id < 1:
+		err = fmt.Errorf("-id %d: servers are numbered from 1", o.id)
 	case len(o.args) > 0 && !o.client:
 		err = fmt.Errorf("what is %q? only -client takes a command; -h shows the flags", o.args[0])
 	case o.client && o.id != none:
@@ -4017,8 +4049,8 @@ func parsePeers(peers string) (map[int]netip.AddrPort, error) {
 			return nil, fmt.Errorf("-peers: server %d stands there twice", id)
 		case taken[address] != 0:
 			return nil, fmt.Errorf("-peers: servers %d and %d have the same address", taken[address], id)
-		case address.Port() == 0:
-			return nil, fmt.Errorf("-peers: %s has no port", clipQuote(peer))
+		case address.Port() == 0 || !address.IsValid() || address.Addr().IsUnspecified():
+			return nil, fmt.Errorf("-peers: %s needs a host and a port that others can send to", clipQuote(peer))
 		}
 		addresses[id], taken[address] = address, id
 	}

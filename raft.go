@@ -20,7 +20,8 @@
 //	                     6 Replication · 7 Commit and apply
 //	II   Clients         8 The state machine · 9 Exactly once · 10 Linearizable reads
 //	III  The machine     11 Disk · 12 Network · 13 The loop
-//	IV   The laboratory  14 Narration · 15 Console · 16 Cluster and main
+//	IV   The laboratory  14 Narration · 15 Console · 16 Experiments
+//	                     17 Cluster and main
 //
 // # The rules
 //
@@ -183,7 +184,7 @@ type server struct {
 	asked   int               // chapter 10
 
 	voice      // narration (chapter 14)
-	laboratory // what the console may change about the algorithm (chapter 15)
+	laboratory // what experiments may change about the algorithm (chapter 16)
 	out        Output
 }
 
@@ -2024,7 +2025,7 @@ type shell struct {
 	late      <-chan time.Time // … but not longer than this
 	screen    *screen
 	dropped   drops
-	faults    faults // chapter 15 sets them, for experiments
+	faults    faults // chapter 16
 	leaving   bool
 	buf       []byte
 }
@@ -2207,100 +2208,6 @@ func (sh *shell) reportDrops() {
 	}
 	sh.tellFault(1, "", fmt.Sprintf("dropped %d, the last from %v: %s", d.fresh, d.last.from, d.last.why))
 	d.fresh, d.due = 0, sh.faults.clock+100
-}
-
-// faults are what an experiment does to this server's clock and wires, on purpose.
-// Clients and consoles do not feel them.
-type faults struct {
-	clock   int  // ticks of the ticker; unlike the server's clock it cannot be frozen
-	frozen  bool // the server's clock stands still
-	crashed bool // deaf, and all but the file is forgotten
-	holding bool // messages that arrive wait in held
-
-	cut         map[int]string // by server: "vote", "append" or, for both, "all"
-	loss, dup   int            // of what this server sends, in percent
-	delay, more int            // … delayed by delay to delay+more ticks
-	held        []*Message
-	delayed     []delayed
-}
-
-// delayed is a datagram that an experiment keeps back until the clock shows due.
-type delayed struct {
-	due  int
-	to   int
-	data []byte
-}
-
-// cuts tells whether the wire to or from a server is cut for this message.
-func (f *faults) cuts(other int, m *Message) bool {
-	switch f.cut[other] {
-	case "all":
-		return true
-	case "vote":
-		return m.RequestVote != nil || m.RequestVoteReply != nil
-	case "append":
-		return m.AppendEntries != nil || m.AppendEntriesReply != nil
-	}
-	return false
-}
-
-// keepsOut tells whether a message that arrived must not be handled now.
-func (sh *shell) keepsOut(m *Message) bool {
-	f := &sh.faults
-	switch {
-	case f.crashed:
-		return true
-	case f.cuts(m.From, m):
-		sh.tellFault(1, fmt.Sprintf("x<S%d", m.From), m.kind()+" (cut)")
-		return true
-	case f.holding && len(f.held) < maxWaiting:
-		f.held = append(f.held, m)
-		return true
-	}
-	return f.holding
-}
-
-// copies is how often the datagram in sh.buf is to be sent now; delayed copies come later.
-func (sh *shell) copies(m *Message) int {
-	f, n := &sh.faults, 1
-	switch {
-	case f.cuts(m.To, m):
-		sh.tellFault(1, fmt.Sprintf("x>S%d", m.To), m.kind()+" (cut)")
-		return 0
-	case f.loss > 0 && rand.IntN(100) < f.loss:
-		sh.tellFault(1, fmt.Sprintf("x>S%d", m.To), m.kind()+" (lost)")
-		return 0
-	case f.dup > 0 && rand.IntN(100) < f.dup:
-		n = 2
-	}
-	if f.delay+f.more == 0 {
-		return n
-	}
-	for range n {
-		due := f.clock + f.delay + rand.IntN(f.more+1)
-		f.delayed = append(f.delayed, delayed{due, m.To, bytes.Clone(sh.buf)})
-	}
-	return 0
-}
-
-func (sh *shell) sendDelayed() {
-	sh.faults.delayed = slices.DeleteFunc(sh.faults.delayed, func(d delayed) bool {
-		if d.due <= sh.faults.clock {
-			sh.conn.WriteToUDPAddrPort(d.data, sh.addresses[d.to])
-		}
-		return d.due <= sh.faults.clock
-	})
-}
-
-// tellFault narrates what is no rule of Raft, at once.
-func (sh *shell) tellFault(level int, arrow, text string) {
-	s := sh.server
-	if level <= s.watch {
-		s.lamport++
-		s.write(s.lamport, arrow, text, "fault")
-		sh.screen.narrate(s.out.Trace)
-		s.out.Trace = nil
-	}
 }
 
 // fatal ends the process with one line: the third kind of errors.
@@ -2577,6 +2484,80 @@ func ruleBook() []rule {
 	}
 }
 
+// screen owns the terminal: one goroutine writes answers to stdout and everything else to
+// stderr, so that nothing comes between two lines.
+type screen struct {
+	jobs chan func()
+	ask  bool // a person sits there: show prompts
+
+	text    string // the prompt
+	showing bool
+}
+
+func newScreen(people bool) *screen {
+	sc := &screen{jobs: make(chan func(), 1024), ask: people, text: "raft> "}
+	go func() {
+		for job := range sc.jobs {
+			job()
+		}
+	}()
+	return sc
+}
+
+// flush returns when everything so far is written.
+func (sc *screen) flush() {
+	done := make(chan bool)
+	sc.jobs <- func() { close(done) }
+	<-done
+}
+
+// answer prints a command's answer, at once.
+func (sc *screen) answer(text string) {
+	sc.jobs <- func() { os.Stdout.WriteString(text + "\n") }
+	sc.flush()
+}
+
+// narrate prints lines. Where a prompt shows, it moves down below them.
+func (sc *screen) narrate(lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	sc.jobs <- func() {
+		text := strings.Join(lines, "\n") + "\n"
+		if sc.showing {
+			text = "\r\x1b[K" + text + sc.text
+		}
+		os.Stderr.WriteString(text)
+	}
+}
+
+func (sc *screen) note(line string) { sc.narrate([]string{line}) }
+
+// prompt shows the prompt, or notes that a line was entered behind it.
+func (sc *screen) prompt(show bool) {
+	if !sc.ask {
+		return
+	}
+	sc.jobs <- func() {
+		if sc.showing = show; show {
+			os.Stderr.WriteString(sc.text)
+		}
+	}
+}
+
+// setPrompt changes the prompt, also one that is showing.
+func (sc *screen) setPrompt(text string) {
+	sc.jobs <- func() {
+		if sc.text == text {
+			return
+		}
+		sc.text = text
+		if sc.showing {
+			os.Stderr.WriteString("\r\x1b[K" + text)
+		}
+	}
+}
+
 // ---- 15. Console -----------------------------------------------------------------
 //
 // The console is a client. What concerns the data (set, get, …) it sends to the leader
@@ -2668,48 +2649,25 @@ func (c command) arguments(line string) (words []string, err error) {
 	return words, nil
 }
 
+// findCommand finds a row by its name, or suggests the one with the most letters in common.
 func findCommand(name string) (command, error) {
-	near, distance := "", 3
+	near, most := "", 1
 	for _, c := range commands() {
 		if c.name == name {
 			return c, nil
 		}
-		d := editDistance(name, c.name)
-		if len(name) > 2 && strings.HasPrefix(c.name, name) && len(c.name)-len(name) <= 2 {
-			d = 0
+		n := 0
+		for n < min(len(name), len(c.name)) && name[n] == c.name[n] {
+			n++
 		}
-		if d < distance || d == distance && d == 0 && len(c.name) < len(near) {
-			near, distance = c.name, d
+		if n > most {
+			near, most = c.name, n
 		}
 	}
 	if near != "" {
 		return command{}, fmt.Errorf("no such command %s; did you mean %q?", clipQuote(name), near)
 	}
 	return command{}, fmt.Errorf("no such command %s; help lists them", clipQuote(name))
-}
-
-// editDistance is Levenshtein's: how many letters to change, add or drop.
-func editDistance(a, b string) int {
-	if len(a) > 20 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // consoleLine is a command for one server's loop, from its own console or, over UDP, from
@@ -2778,41 +2736,6 @@ func (sh *shell) status([]string) string {
 	return fmt.Sprintf("S%d %v t%d, voted %s, leader %s\nlog %d entries, last %v; commit %d, applied %d\nclock %s@%d; %s\n"+
 		"%v; %d datagrams dropped as foreign or malformed", s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
 		s.lastIndex(), s.lastRef(), s.commitIndex, s.lastApplied, frozen, s.now, timer, f, sh.dropped.all)
-}
-
-// onDisk is what a crashed server would know after a restart.
-func (sh *shell) onDisk() string {
-	data, err := os.ReadFile(sh.disk.file.Name())
-	if err != nil {
-		return "error: " + err.Error()
-	}
-	hard, log, _, err := replay(data, sh.server.id)
-	if err != nil {
-		return "error: " + err.Error()
-	}
-	return fmt.Sprintf("on disk: t%d, voted %s, %d entries", hard.Term, name(hard.VotedFor), len(log))
-}
-
-// String lists the faults that are on.
-func (f *faults) String() string {
-	var on []string
-	for _, id := range slices.Sorted(maps.Keys(f.cut)) {
-		kind := ""
-		if f.cut[id] != "all" {
-			kind = " (" + f.cut[id] + ")"
-		}
-		on = append(on, fmt.Sprintf("cut S%d%s", id, kind))
-	}
-	add := func(is bool, format string, args ...any) {
-		if is {
-			on = append(on, fmt.Sprintf(format, args...))
-		}
-	}
-	add(f.loss > 0, "loss %d%%", f.loss)
-	add(f.dup > 0, "dup %d%%", f.dup)
-	add(f.delay+f.more > 0, "delay %d to %d ticks", f.delay, f.delay+f.more)
-	add(f.holding, "holding %d messages", len(f.held))
-	return "faults " + cmp.Or(strings.Join(on, ", "), "none")
 }
 
 // prompt shows what a person should know before typing: server, role, term, and every
@@ -2933,208 +2856,6 @@ func setNumber(what *int, word string, low, high int) string {
 }
 
 func (sh *shell) setWatch(args []string) string { return setNumber(&sh.server.watch, args[0], 0, 3) }
-func (sh *shell) setLoss(args []string) string  { return setNumber(&sh.faults.loss, args[0], 0, 100) }
-func (sh *shell) setDup(args []string) string   { return setNumber(&sh.faults.dup, args[0], 0, 100) }
-func (sh *shell) setBatch(args []string) string {
-	return setNumber(&sh.server.batchLimit, args[0], 0, maxNumber)
-}
-
-func (sh *shell) setDelay(args []string) string {
-	low, err := number(args[0], 0, 10_000)
-	if err != nil {
-		return err.Error()
-	}
-	high := low
-	if len(args) > 1 {
-		if high, err = number(args[1], low, 10_000); err != nil {
-			return err.Error()
-		}
-	}
-	sh.faults.delay, sh.faults.more = low, high-low
-	return "ok"
-}
-
-// laboratory is what experiments may change about the algorithm itself.
-type laboratory struct {
-	noopOff    bool // a leader's first entry is not made (D3); Figures 7 and 8 have none
-	batchLimit int  // entries in one AppendEntries, at most; 0: as many as fit
-}
-
-func (sh *shell) setNoop(args []string) string {
-	if args[0] != "on" && args[0] != "off" {
-		return "error: noop on, or noop off"
-	}
-	sh.server.noopOff = args[0] == "off"
-	return "ok"
-}
-
-func (sh *shell) freeze([]string) string {
-	sh.faults.frozen = true
-	return "ok"
-}
-
-func (sh *shell) thaw([]string) string {
-	sh.faults.frozen = false
-	return "ok"
-}
-
-func (sh *shell) tickBy(args []string) string {
-	n := 1
-	if len(args) > 0 {
-		if text := setNumber(&n, args[0], 1, 100_000); text != "ok" {
-			return text
-		}
-	}
-	if !sh.faults.frozen {
-		return "error: the clock runs by itself; freeze it first"
-	}
-	for range n {
-		sh.step(tick{})
-	}
-	return fmt.Sprintf("@%d", sh.server.now)
-}
-
-func (sh *shell) timeout([]string) string {
-	if sh.server.role == leader {
-		return fmt.Sprintf("error: S%d is the leader, and leaders have no election timeout; try another server", sh.server.id)
-	}
-	sh.server.electionDue = sh.server.now
-	sh.step()
-	return "ok"
-}
-
-func (sh *shell) beat([]string) string {
-	s := sh.server
-	if s.role != leader {
-		return fmt.Sprintf("error: S%d is a %v; the leader is %s", s.id, s.role, name(s.leaderID))
-	}
-	for _, p := range s.peers {
-		s.progress[p].due = s.now
-	}
-	sh.step()
-	return "ok"
-}
-
-func (sh *shell) hold([]string) string {
-	sh.faults.holding = true
-	return "ok"
-}
-
-func (sh *shell) inbox([]string) string {
-	var lines []string
-	for i, m := range sh.faults.held {
-		lines = append(lines, fmt.Sprintf("%d. %s", i+1, m))
-	}
-	return cmp.Or(strings.Join(lines, "\n"), "empty")
-}
-
-// stepHeld handles queued messages one by one, so that each shows what it does.
-func (sh *shell) stepHeld(args []string) string {
-	n := 1
-	if len(args) > 0 {
-		if text := setNumber(&n, args[0], 1, maxWaiting); text != "ok" {
-			return text
-		}
-	}
-	f := &sh.faults
-	if len(f.held) == 0 {
-		return "error: no message is queued"
-	}
-	n = min(n, len(f.held))
-	for range n {
-		m := f.held[0]
-		f.held = f.held[1:]
-		sh.step(m)
-	}
-	return fmt.Sprintf("handled %d, %d left", n, len(f.held))
-}
-
-func (sh *shell) release([]string) string {
-	f := &sh.faults
-	for ; len(f.held) > 0; f.held = f.held[1:] {
-		sh.step(f.held[0])
-	}
-	f.holding = false
-	return "ok"
-}
-
-// whom reads a list of servers, or all, without this one.
-func (sh *shell) whom(words []string) (ids []int, err error) {
-	for _, word := range words {
-		if word == "all" {
-			ids = append(ids, sh.server.peers...)
-			continue
-		}
-		id, _ := strconv.Atoi(strings.TrimPrefix(word, "S"))
-		if !slices.Contains(sh.server.peers, id) {
-			return nil, fmt.Errorf("error: S%d has no wire to %s; it has to %s", sh.server.id, clipQuote(word), serverNames(sh.server.peers))
-		}
-		ids = append(ids, id)
-	}
-	return ids, nil
-}
-
-func (sh *shell) cutWires(args []string) string {
-	kind := "all"
-	if last := args[len(args)-1]; last == "vote" || last == "append" {
-		kind, args = last, args[:len(args)-1]
-	}
-	ids, err := sh.whom(args)
-	if err == nil && len(ids) == 0 && len(sh.server.peers) > 0 {
-		err = errors.New("error: cut needs WHOM... [vote|append], and WHOM is a server or all")
-	}
-	if err != nil {
-		return err.Error()
-	}
-	if sh.faults.cut == nil {
-		sh.faults.cut = map[int]string{}
-	}
-	for _, id := range ids {
-		sh.faults.cut[id] = kind
-	}
-	return "ok"
-}
-
-func (sh *shell) heal(args []string) string {
-	ids, err := sh.whom(args)
-	if err != nil {
-		return err.Error()
-	}
-	f := &sh.faults
-	for _, id := range ids {
-		delete(f.cut, id)
-	}
-	if len(args) == 0 {
-		f.cut, f.loss, f.dup, f.delay, f.more = nil, 0, 0, 0, 0
-	}
-	return "ok"
-}
-
-// crash drops everything on the spot, as kill -9 would; only the socket stays, deaf, so
-// that restart can be asked for.
-func (sh *shell) crash([]string) string {
-	sh.tellFault(1, "", "crash: all but the file is forgotten")
-	sh.faults.crashed = true
-	sh.faults.held, sh.faults.delayed = nil, nil
-	return "ok"
-}
-
-func (sh *shell) restart([]string) string {
-	if !sh.faults.crashed {
-		return fmt.Sprintf("error: S%d has not crashed", sh.server.id)
-	}
-	disk, hard, log, note, err := openDisk(sh.dir, sh.server.id)
-	if err != nil {
-		return "error: " + err.Error()
-	}
-	sh.disk.file.Close()
-	old := sh.server
-	sh.disk, sh.server = disk, newServer(old.id, old.peers, hard, log, old.rand)
-	sh.server.voice, sh.server.laboratory = old.voice, old.laboratory // the observer has not crashed
-	sh.faults.crashed = false
-	sh.tellFault(1, "", fmt.Sprintf("restart: %d entries, term %d, voted %s. %s", len(log), hard.Term, name(hard.VotedFor), note))
-	return "ok"
-}
 
 // maxFileText bounds what file shows, in bytes.
 const maxFileText = 24 << 10
@@ -3165,21 +2886,6 @@ func (sh *shell) rules([]string) string {
 	}
 	return fmt.Sprintf("fired: %s\n%d of %d; never: %s", cmp.Or(strings.Join(fired, ", "), "none"), len(fired), len(fired)+len(never),
 		cmp.Or(strings.Join(never, " "), "none"))
-}
-
-// sendRaw sends any JSON to the server that it is addressed to.
-func (sh *shell) sendRaw(args []string) string {
-	text := strings.TrimSpace(args[0])
-	var m struct{ To int }
-	if err := json.Unmarshal([]byte(text), &m); err != nil {
-		return "error: not JSON: " + err.Error()
-	}
-	to, ok := sh.addresses[m.To]
-	if !ok {
-		return fmt.Sprintf("error: \"to\" must be one of %s", serverNames(slices.Sorted(maps.Keys(sh.addresses))))
-	}
-	sh.conn.WriteToUDPAddrPort([]byte(text+"\n"), to)
-	return "ok"
 }
 
 func (sh *shell) quit([]string) string {
@@ -3867,81 +3573,361 @@ func (c *console) onProcess(verb, word string) string {
 	return "ok"
 }
 
-// screen owns the terminal: one goroutine writes answers to stdout and everything else to
-// stderr, so that nothing comes between two lines.
-type screen struct {
-	jobs chan func()
-	ask  bool // a person sits there: show prompts
+// ---- 16. Experiments -------------------------------------------------------------
+//
+// What a learner does to a running server: stop its clock, hold and release its messages,
+// cut and spoil its wires, crash it, change a detail of the algorithm. Faults act on real
+// datagrams, but only between servers: clients and consoles do not feel them.
 
-	text    string // the prompt
-	showing bool
+// faults are what an experiment does to this server's clock and wires, on purpose.
+type faults struct {
+	clock   int  // ticks of the ticker; unlike the server's clock it cannot be frozen
+	frozen  bool // the server's clock stands still
+	crashed bool // deaf, and all but the file is forgotten
+	holding bool // messages that arrive wait in held
+
+	cut         map[int]string // by server: "vote", "append" or, for both, "all"
+	loss, dup   int            // of what this server sends, in percent
+	delay, more int            // … delayed by delay to delay+more ticks
+	held        []*Message
+	delayed     []delayed
 }
 
-func newScreen(people bool) *screen {
-	sc := &screen{jobs: make(chan func(), 1024), ask: people, text: "raft> "}
-	go func() {
-		for job := range sc.jobs {
-			job()
-		}
-	}()
-	return sc
+// delayed is a datagram that an experiment keeps back until the clock shows due.
+type delayed struct {
+	due  int
+	to   int
+	data []byte
 }
 
-// flush returns when everything so far is written.
-func (sc *screen) flush() {
-	done := make(chan bool)
-	sc.jobs <- func() { close(done) }
-	<-done
-}
-
-// answer prints a command's answer, at once.
-func (sc *screen) answer(text string) {
-	sc.jobs <- func() { os.Stdout.WriteString(text + "\n") }
-	sc.flush()
-}
-
-// narrate prints lines. Where a prompt shows, it moves down below them.
-func (sc *screen) narrate(lines []string) {
-	if len(lines) == 0 {
-		return
+// cuts tells whether the wire to or from a server is cut for this message.
+func (f *faults) cuts(other int, m *Message) bool {
+	switch f.cut[other] {
+	case "all":
+		return true
+	case "vote":
+		return m.RequestVote != nil || m.RequestVoteReply != nil
+	case "append":
+		return m.AppendEntries != nil || m.AppendEntriesReply != nil
 	}
-	sc.jobs <- func() {
-		text := strings.Join(lines, "\n") + "\n"
-		if sc.showing {
-			text = "\r\x1b[K" + text + sc.text
+	return false
+}
+
+// keepsOut tells whether a message that arrived must not be handled now.
+func (sh *shell) keepsOut(m *Message) bool {
+	f := &sh.faults
+	switch {
+	case f.crashed:
+		return true
+	case f.cuts(m.From, m):
+		sh.tellFault(1, fmt.Sprintf("x<S%d", m.From), m.kind()+" (cut)")
+		return true
+	case f.holding && len(f.held) < maxWaiting:
+		f.held = append(f.held, m)
+		return true
+	}
+	return f.holding
+}
+
+// copies is how often the datagram in sh.buf is to be sent now; delayed copies come later.
+func (sh *shell) copies(m *Message) int {
+	f, n := &sh.faults, 1
+	switch {
+	case f.cuts(m.To, m):
+		sh.tellFault(1, fmt.Sprintf("x>S%d", m.To), m.kind()+" (cut)")
+		return 0
+	case f.loss > 0 && rand.IntN(100) < f.loss:
+		sh.tellFault(1, fmt.Sprintf("x>S%d", m.To), m.kind()+" (lost)")
+		return 0
+	case f.dup > 0 && rand.IntN(100) < f.dup:
+		n = 2
+	}
+	if f.delay+f.more == 0 {
+		return n
+	}
+	for range n {
+		due := f.clock + f.delay + rand.IntN(f.more+1)
+		f.delayed = append(f.delayed, delayed{due, m.To, bytes.Clone(sh.buf)})
+	}
+	return 0
+}
+
+func (sh *shell) sendDelayed() {
+	sh.faults.delayed = slices.DeleteFunc(sh.faults.delayed, func(d delayed) bool {
+		if d.due <= sh.faults.clock {
+			sh.conn.WriteToUDPAddrPort(d.data, sh.addresses[d.to])
 		}
-		os.Stderr.WriteString(text)
+		return d.due <= sh.faults.clock
+	})
+}
+
+// tellFault narrates what is no rule of Raft, at once.
+func (sh *shell) tellFault(level int, arrow, text string) {
+	s := sh.server
+	if level <= s.watch {
+		s.lamport++
+		s.write(s.lamport, arrow, text, "fault")
+		sh.screen.narrate(s.out.Trace)
+		s.out.Trace = nil
 	}
 }
 
-func (sc *screen) note(line string) { sc.narrate([]string{line}) }
-
-// prompt shows the prompt, or notes that a line was entered behind it.
-func (sc *screen) prompt(show bool) {
-	if !sc.ask {
-		return
+// String lists the faults that are on.
+func (f *faults) String() string {
+	var on []string
+	for _, id := range slices.Sorted(maps.Keys(f.cut)) {
+		kind := ""
+		if f.cut[id] != "all" {
+			kind = " (" + f.cut[id] + ")"
+		}
+		on = append(on, fmt.Sprintf("cut S%d%s", id, kind))
 	}
-	sc.jobs <- func() {
-		if sc.showing = show; show {
-			os.Stderr.WriteString(sc.text)
+	add := func(is bool, format string, args ...any) {
+		if is {
+			on = append(on, fmt.Sprintf(format, args...))
 		}
 	}
+	add(f.loss > 0, "loss %d%%", f.loss)
+	add(f.dup > 0, "dup %d%%", f.dup)
+	add(f.delay+f.more > 0, "delay %d to %d ticks", f.delay, f.delay+f.more)
+	add(f.holding, "holding %d messages", len(f.held))
+	return "faults " + cmp.Or(strings.Join(on, ", "), "none")
 }
 
-// setPrompt changes the prompt, also one that is showing.
-func (sc *screen) setPrompt(text string) {
-	sc.jobs <- func() {
-		if sc.text == text {
-			return
-		}
-		sc.text = text
-		if sc.showing {
-			os.Stderr.WriteString("\r\x1b[K" + text)
-		}
-	}
+func (sh *shell) freeze([]string) string {
+	sh.faults.frozen = true
+	return "ok"
 }
 
-// ---- 16. Cluster and main ----------------------------------------------------------
+func (sh *shell) thaw([]string) string {
+	sh.faults.frozen = false
+	return "ok"
+}
+
+func (sh *shell) tickBy(args []string) string {
+	n := 1
+	if len(args) > 0 {
+		if text := setNumber(&n, args[0], 1, 100_000); text != "ok" {
+			return text
+		}
+	}
+	if !sh.faults.frozen {
+		return "error: the clock runs by itself; freeze it first"
+	}
+	for range n {
+		sh.step(tick{})
+	}
+	return fmt.Sprintf("@%d", sh.server.now)
+}
+
+func (sh *shell) timeout([]string) string {
+	if sh.server.role == leader {
+		return fmt.Sprintf("error: S%d is the leader, and leaders have no election timeout; try another server", sh.server.id)
+	}
+	sh.server.electionDue = sh.server.now
+	sh.step()
+	return "ok"
+}
+
+func (sh *shell) beat([]string) string {
+	s := sh.server
+	if s.role != leader {
+		return fmt.Sprintf("error: S%d is a %v; the leader is %s", s.id, s.role, name(s.leaderID))
+	}
+	for _, p := range s.peers {
+		s.progress[p].due = s.now
+	}
+	sh.step()
+	return "ok"
+}
+
+func (sh *shell) hold([]string) string {
+	sh.faults.holding = true
+	return "ok"
+}
+
+func (sh *shell) inbox([]string) string {
+	var lines []string
+	for i, m := range sh.faults.held {
+		lines = append(lines, fmt.Sprintf("%d. %s", i+1, m))
+	}
+	return cmp.Or(strings.Join(lines, "\n"), "empty")
+}
+
+// stepHeld handles queued messages one by one, so that each shows what it does.
+func (sh *shell) stepHeld(args []string) string {
+	n := 1
+	if len(args) > 0 {
+		if text := setNumber(&n, args[0], 1, maxWaiting); text != "ok" {
+			return text
+		}
+	}
+	f := &sh.faults
+	if len(f.held) == 0 {
+		return "error: no message is queued"
+	}
+	n = min(n, len(f.held))
+	for range n {
+		m := f.held[0]
+		f.held = f.held[1:]
+		sh.step(m)
+	}
+	return fmt.Sprintf("handled %d, %d left", n, len(f.held))
+}
+
+func (sh *shell) release([]string) string {
+	f := &sh.faults
+	for ; len(f.held) > 0; f.held = f.held[1:] {
+		sh.step(f.held[0])
+	}
+	f.holding = false
+	return "ok"
+}
+
+// whom reads a list of servers, or all, without this one.
+func (sh *shell) whom(words []string) (ids []int, err error) {
+	for _, word := range words {
+		if word == "all" {
+			ids = append(ids, sh.server.peers...)
+			continue
+		}
+		id, _ := strconv.Atoi(strings.TrimPrefix(word, "S"))
+		if !slices.Contains(sh.server.peers, id) {
+			return nil, fmt.Errorf("error: S%d has no wire to %s; it has to %s", sh.server.id, clipQuote(word), serverNames(sh.server.peers))
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+func (sh *shell) cutWires(args []string) string {
+	kind := "all"
+	if last := args[len(args)-1]; last == "vote" || last == "append" {
+		kind, args = last, args[:len(args)-1]
+	}
+	ids, err := sh.whom(args)
+	if err == nil && len(ids) == 0 && len(sh.server.peers) > 0 {
+		err = errors.New("error: cut needs WHOM... [vote|append], and WHOM is a server or all")
+	}
+	if err != nil {
+		return err.Error()
+	}
+	if sh.faults.cut == nil {
+		sh.faults.cut = map[int]string{}
+	}
+	for _, id := range ids {
+		sh.faults.cut[id] = kind
+	}
+	return "ok"
+}
+
+func (sh *shell) heal(args []string) string {
+	ids, err := sh.whom(args)
+	if err != nil {
+		return err.Error()
+	}
+	f := &sh.faults
+	for _, id := range ids {
+		delete(f.cut, id)
+	}
+	if len(args) == 0 {
+		f.cut, f.loss, f.dup, f.delay, f.more = nil, 0, 0, 0, 0
+	}
+	return "ok"
+}
+
+func (sh *shell) setLoss(args []string) string { return setNumber(&sh.faults.loss, args[0], 0, 100) }
+
+func (sh *shell) setDup(args []string) string { return setNumber(&sh.faults.dup, args[0], 0, 100) }
+
+func (sh *shell) setDelay(args []string) string {
+	low, err := number(args[0], 0, 10_000)
+	if err != nil {
+		return err.Error()
+	}
+	high := low
+	if len(args) > 1 {
+		if high, err = number(args[1], low, 10_000); err != nil {
+			return err.Error()
+		}
+	}
+	sh.faults.delay, sh.faults.more = low, high-low
+	return "ok"
+}
+
+// crash drops everything on the spot, as kill -9 would; only the socket stays, deaf, so
+// that restart can be asked for.
+func (sh *shell) crash([]string) string {
+	sh.tellFault(1, "", "crash: all but the file is forgotten")
+	sh.faults.crashed = true
+	sh.faults.held, sh.faults.delayed = nil, nil
+	return "ok"
+}
+
+func (sh *shell) restart([]string) string {
+	if !sh.faults.crashed {
+		return fmt.Sprintf("error: S%d has not crashed", sh.server.id)
+	}
+	disk, hard, log, note, err := openDisk(sh.dir, sh.server.id)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	sh.disk.file.Close()
+	old := sh.server
+	sh.disk, sh.server = disk, newServer(old.id, old.peers, hard, log, old.rand)
+	sh.server.voice, sh.server.laboratory = old.voice, old.laboratory // the observer has not crashed
+	sh.faults.crashed = false
+	sh.tellFault(1, "", fmt.Sprintf("restart: %d entries, term %d, voted %s. %s", len(log), hard.Term, name(hard.VotedFor), note))
+	return "ok"
+}
+
+// onDisk is what a crashed server would know after a restart.
+func (sh *shell) onDisk() string {
+	data, err := os.ReadFile(sh.disk.file.Name())
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	hard, log, _, err := replay(data, sh.server.id)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return fmt.Sprintf("on disk: t%d, voted %s, %d entries", hard.Term, name(hard.VotedFor), len(log))
+}
+
+// laboratory is what experiments may change about the algorithm itself.
+type laboratory struct {
+	noopOff    bool // a leader's first entry is not made (D3); Figures 7 and 8 have none
+	batchLimit int  // entries in one AppendEntries, at most; 0: as many as fit
+}
+
+func (sh *shell) setNoop(args []string) string {
+	if args[0] != "on" && args[0] != "off" {
+		return "error: noop on, or noop off"
+	}
+	sh.server.noopOff = args[0] == "off"
+	return "ok"
+}
+
+func (sh *shell) setBatch(args []string) string {
+	return setNumber(&sh.server.batchLimit, args[0], 0, maxNumber)
+}
+
+// sendRaw sends any JSON to the server that it is addressed to.
+func (sh *shell) sendRaw(args []string) string {
+	text := strings.TrimSpace(args[0])
+	var m struct{ To int }
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
+		return "error: not JSON: " + err.Error()
+	}
+	to, ok := sh.addresses[m.To]
+	if !ok {
+		return fmt.Sprintf("error: \"to\" must be one of %s", serverNames(slices.Sorted(maps.Keys(sh.addresses))))
+	}
+	sh.conn.WriteToUDPAddrPort([]byte(text+"\n"), to)
+	return "ok"
+}
+
+// ---- 17. Cluster and main ----------------------------------------------------------
 //
 // Without -id, this process is only a console: every server is a process of its own, which
 // it starts, kills and starts again. A server of a cluster reads its parent's pipe and

@@ -260,10 +260,10 @@ type brokenInvariant string
 
 // Message is what one server sends to another; exactly one body is set.
 type Message struct {
-	From int `json:"from"`
-	To   int `json:"to"`
-	Term int `json:"term"`         // the sender's currentTerm [All2]
-	At   int `json:"at,omitempty"` // Lamport clock of the narration (chapter 14)
+	From int `json:"from,omitempty"`
+	To   int `json:"to,omitempty"`
+	Term int `json:"term,omitempty"` // the sender's currentTerm [All2]
+	At   int `json:"at,omitempty"`   // Lamport clock of the narration (chapter 14)
 
 	RequestVote        *requestVote        `json:"requestVote,omitempty"`
 	RequestVoteReply   *requestVoteReply   `json:"requestVoteReply,omitempty"`
@@ -1528,7 +1528,7 @@ func holdsRecord(data []byte) bool {
 			return false
 		}
 		at += brace
-		if at < 9 {
+		if at < 9 || data[at-1] != ' ' || strings.Trim(string(data[at-9:at-1]), "0123456789abcdef") != "" {
 			continue
 		}
 		// A record's JSON holds no raw newline, so it ends where a JSON value ends.
@@ -1845,24 +1845,106 @@ func ifWhole[T any](r *mirror, v *T) *T {
 	return v
 }
 
-// readJSON reads any datagram, or says why it is none.
+// readJSON reads any datagram, or says why it is none. encoding/json alone is too kind: it
+// takes a name in any case, twice or not at all, and null for anything.
 func readJSON(data []byte) (d *datagram, drop string) {
+	names := map[string]bool{}
 	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	d = &datagram{}
-	if err := decoder.Decode(d); err != nil {
+	if err := collectNames(decoder, "", names); err != nil {
 		return nil, "not one of our JSON objects: " + err.Error()
 	}
 	if len(bytes.TrimLeft(data[decoder.InputOffset():], " \t\r\n")) > 0 {
 		return nil, "more than one JSON object"
 	}
-	if d.bodies() != 1 {
+	d = &datagram{}
+	if err := json.Unmarshal(data, d); err != nil {
+		return nil, "not one of our JSON objects: " + err.Error()
+	}
+	wanted := wantedNames(names)
+	if wanted == nil {
 		return nil, "not exactly one body"
 	}
-	if missing := d.missing(data); missing != "" {
-		return nil, "no " + missing
+	for _, name := range wanted {
+		if strings.HasSuffix(name, "?") {
+			name = name[:len(name)-1]
+		} else if !names[name] {
+			return nil, "no " + name
+		}
+		delete(names, name)
+	}
+	for name := range names {
+		return nil, "what is " + clipQuote(name) + "?"
 	}
 	return d, ""
+}
+
+// collectNames collects the names of a JSON value, those inside others as outer.inner.
+func collectNames(d *json.Decoder, path string, names map[string]bool) error {
+	token, err := d.Token()
+	switch {
+	case err != nil:
+		return err
+	case token == nil:
+		return errors.New("null")
+	case token == json.Delim('['):
+		for i := 0; d.More() && err == nil; i++ {
+			err = collectNames(d, fmt.Sprintf("%s[%d]", path, i), names)
+		}
+	case token == json.Delim('{'):
+		for d.More() && err == nil {
+			var key json.Token
+			if key, err = d.Token(); err != nil {
+				return err
+			}
+			name := strings.TrimPrefix(fmt.Sprintf("%s.%v", path, key), ".")
+			if names[name] {
+				return fmt.Errorf("%s stands there twice", clipQuote(name))
+			}
+			names[name] = true
+			err = collectNames(d, name, names)
+		}
+	default:
+		return nil
+	}
+	if err == nil {
+		_, err = d.Token() // the closing bracket
+	}
+	return err
+}
+
+// wantedNames lists the names that the one body among those given must have, and with a
+// question mark those that it may have.
+func wantedNames(names map[string]bool) (wanted []string) {
+	for body, fields := range map[string]string{
+		"requestVote":        "candidateId lastLogIndex lastLogTerm",
+		"requestVoteReply":   "voteGranted",
+		"appendEntries":      "leaderId prevLogIndex prevLogTerm entries leaderCommit seq?",
+		"appendEntriesReply": "success matchIndex seq? prevLogIndex? conflictTerm? conflictIndex?",
+		"clientRequest":      "client serial command",
+		"clientReply":        "client serial result? error? leader? address?",
+		"console":            "id line",
+		"consoleReply":       "id text",
+	} {
+		if !names[body] {
+			continue
+		}
+		if wanted != nil {
+			return nil
+		}
+		wanted = append(wanted, body)
+		for _, field := range strings.Fields(fields) {
+			wanted = append(wanted, body+"."+field)
+		}
+		if strings.Contains(body, "Vote") || strings.Contains(body, "Entries") {
+			wanted = append(wanted, "from", "to", "term", "at?")
+		}
+	}
+	for i := 0; names[fmt.Sprintf("appendEntries.entries[%d].term", i)]; i++ {
+		for _, field := range []string{"term", "client?", "serial?", "command?"} {
+			wanted = append(wanted, fmt.Sprintf("appendEntries.entries[%d].%s", i, field))
+		}
+	}
+	return wanted
 }
 
 // decode reads a datagram that came from an address. It returns what the loop takes as
@@ -1880,8 +1962,6 @@ func decode(data []byte, from netip.AddrPort, self int, addresses map[int]netip.
 		return nil, drop
 	}
 	switch {
-	case d.ClientRequest != nil && (d.From != 0 || d.To != 0 || d.Term != 0 || d.At != 0):
-		return nil, "a client request inside a server's message"
 	case d.ClientRequest != nil:
 		return checkRequest(d.ClientRequest, data, from)
 	case d.Console != nil && !from.Addr().IsLoopback():
@@ -1912,40 +1992,6 @@ func checkRequest(r *request, data []byte, from netip.AddrPort) (in any, drop st
 func replaced(command string, data []byte) bool {
 	n := strings.Count(command, "\ufffd")
 	return n > 0 && n > bytes.Count(data, []byte("\ufffd"))+bytes.Count(bytes.ToLower(data), []byte(`\ufffd`))
-}
-
-func (d *datagram) bodies() (n int) {
-	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil, d.AppendEntries != nil, d.AppendEntriesReply != nil,
-		d.ClientRequest != nil, d.ClientReply != nil, d.Console != nil, d.ConsoleReply != nil} {
-		if is {
-			n++
-		}
-	}
-	return n
-}
-
-// missing names a part that is not there. encoding/json cannot tell an absent number from
-// a zero, so look for the name; inside a string, its quotes would be escaped.
-func (d *datagram) missing(data []byte) string {
-	var parts []string
-	switch {
-	case d.RequestVote != nil:
-		parts = []string{`"candidateId"`, `"lastLogIndex"`, `"lastLogTerm"`}
-	case d.RequestVoteReply != nil:
-		parts = []string{`"voteGranted"`}
-	case d.AppendEntries != nil:
-		parts = []string{`"leaderId"`, `"prevLogIndex"`, `"prevLogTerm"`, `"entries"`, `"leaderCommit"`}
-	case d.AppendEntriesReply != nil:
-		parts = []string{`"success"`, `"matchIndex"`}
-	case d.ClientRequest != nil:
-		parts = []string{`"client"`, `"serial"`, `"command"`}
-	}
-	for _, part := range parts {
-		if !bytes.Contains(data, []byte(part)) {
-			return part
-		}
-	}
-	return ""
 }
 
 // validClient: see request.
@@ -2220,7 +2266,7 @@ func stopOnBrokenInvariant() {
 	switch r := recover().(type) {
 	case nil:
 	case brokenInvariant:
-		fatal("broken invariant: %s; this is a bug, the server stops before it spreads", string(r))
+		fatal("broken invariant: %s; this is a bug or a forged message, and the server stops before it spreads", string(r))
 	default:
 		panic(r)
 	}
@@ -4167,9 +4213,22 @@ func runCluster(o options) {
 		cl.killAll()
 		os.Exit(1)
 	}()
+	go endWithGoRun(signals)
 	c.readLines(os.Stdin)
 	cl.killAll()
 	c.leave()
+}
+
+// endWithGoRun ends the cluster when the go command that ran it is killed: "go run" does not
+// pass that on, and the cluster would go on reading the terminal.
+func endWithGoRun(signals chan<- os.Signal) {
+	self, err := os.Executable()
+	if parent := os.Getppid(); err == nil && strings.Contains(self, "go-build") {
+		for os.Getppid() == parent {
+			time.Sleep(time.Second / 4)
+		}
+		signals <- syscall.SIGTERM
+	}
 }
 
 // start starts a server and returns when it is ready.

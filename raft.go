@@ -2173,7 +2173,7 @@ func (sh *shell) step(inputs ...input) {
 	sh.setPrompt()
 }
 
-// perform is the rule [Persist]. Nothing else in this file writes to the server's file
+// perform is where the rule Persist can be seen. Nothing else in this file writes to the server's file
 // or sends in its name, so the order of these steps is the proof: whatever depends on a
 // record leaves after the record is on the disk.
 func (sh *shell) perform(out Output) {
@@ -2181,7 +2181,8 @@ func (sh *shell) perform(out Output) {
 	for i := range out.Early { // D7: requests of a leader promise nothing about its disk
 		sh.send(&out.Early[i])
 	}
-	if err := sh.disk.append(out.Persist); err != nil { // [DK5]
+	err := sh.disk.append(out.Persist) // [Persist]
+	if err != nil {                    // [DK5]
 		fatal("%s: %v; nothing was answered since. Look after the disk, then start this server again", sh.disk.file.Name(), err)
 	}
 	for i := range out.Send {
@@ -2577,6 +2578,13 @@ func (sc *screen) narrate(lines []string) {
 	}
 }
 
+// end ends the line that a prompt stands on.
+func (sc *screen) end() {
+	if sc.ask {
+		sc.jobs <- func() { os.Stderr.WriteString("\n") }
+	}
+}
+
 func (sc *screen) note(line string) { sc.narrate([]string{line}) }
 
 // prompt shows the prompt, or notes that a line was entered behind it.
@@ -2642,7 +2650,7 @@ func commands() []command {
 		{"inbox", "", "list the queued messages", (*shell).inbox, nil},
 		{"step", "[N]", "handle the first N queued messages, or 1", (*shell).stepHeld, nil},
 		{"release", "", "handle all queued messages, queue no more", (*shell).release, nil},
-		{"cut", "WHOM... [vote|append]", "drop all, or one kind, to and from servers or all", (*shell).cutWires, nil},
+		{"cut", "WHOM... [vote|append]", "drop messages to and from servers, or all", (*shell).cutWires, nil},
 		{"part", "GROUP GROUP...", "the cuts that make groups such as 1,2 3,4,5", nil, (*console).part},
 		{"heal", "[WHOM...]", "undo cut; without WHOM also loss, delay and dup", (*shell).heal, nil},
 		{"loss", "PERCENT", "lose what this server sends", (*shell).setLoss, nil},
@@ -2654,7 +2662,7 @@ func commands() []command {
 		{"check", "", "hold all servers against Figure 3", nil, (*console).check},
 		{"rules", "", "which rules fired here, and which never did", (*shell).rules, nil},
 		{"explain", "RULE", "a rule in plain words, and what happens without", nil, (*console).explain},
-		{"watch", "LEVEL", "narrate: 0 nothing, 1 roles, 2 messages, 3 heartbeats", (*shell).setWatch, nil},
+		{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 heartbeats", (*shell).setWatch, nil},
 		{"noop", "on|off", "whether a leader begins with an empty entry", (*shell).setNoop, nil},
 		{"batch", "N", "entries in one AppendEntries, at most; 0: as fit", (*shell).setBatch, nil},
 		{"send", "JSON...", "put any message on the wire, even a lie", (*shell).sendRaw, nil},
@@ -3049,6 +3057,7 @@ func (c *console) readLines(in io.Reader) {
 			c.runLine(strings.TrimRight(text, "\r\n"))
 		}
 		if err != nil {
+			c.screen.end()
 			return
 		}
 	}
@@ -3276,6 +3285,9 @@ func (c *console) askServer(id int, line string) string {
 	for {
 		d, ok := c.receive(until)
 		if !ok {
+			if c.leader = none; c.self == none {
+				c.leader = c.next(id) // whom to ask next time
+			}
 			return fmt.Sprintf("unknown: S%d does not answer; is it running?", id)
 		}
 		if d.ConsoleReply != nil && d.ConsoleReply.ID == c.asked {
@@ -4163,6 +4175,7 @@ func runServer(o options) {
 // other end.
 func (sh *shell) readConsole(o options) {
 	if os.Getenv(inCluster) != "" {
+		signal.Ignore(os.Interrupt) // Ctrl-C reaches the whole terminal; the pipe tells us when to go
 		fmt.Println("ready")
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
@@ -4211,6 +4224,8 @@ func runCluster(o options) {
 	go func() {
 		<-signals
 		cl.killAll()
+		cl.screen.end()
+		cl.screen.flush()
 		os.Exit(1)
 	}()
 	go endWithGoRun(signals)

@@ -575,15 +575,15 @@ type wire struct {
 	flying  []flight // AppendEntries with entries that nobody has confirmed, oldest first
 	due     int      // the tick of the next heartbeat [Lead1]
 	heard   int      // highest seq that this follower has answered
-	repair  int      // refusals up to this seq are old news: nextIndex moved since
+	repair  int      // what is flying was sent after this seq
 	probing bool     // it fell silent: one AppendEntries at a time, until it answers
 	at      int      // the tick of its last answer
 }
 
 // flight is one AppendEntries with entries, on its way.
 type flight struct {
-	last int // index of its last entry
-	sent int // tick
+	first, last int // indexes of its entries
+	sent        int // tick
 }
 
 // maxFlights bounds what is on its way to one follower, so that the receive buffer
@@ -631,7 +631,7 @@ func (s *server) sendAppendEntries(p int) {
 	w.due = s.now + heartbeatTicks
 	if len(entries) > 0 {
 		s.nextIndex[p] += len(entries) // D6
-		w.flying = append(w.flying, flight{next + len(entries) - 1, s.now})
+		w.flying = append(w.flying, flight{next, next + len(entries) - 1, s.now})
 	}
 	ae := &appendEntries{
 		LeaderID:     s.id,
@@ -655,7 +655,7 @@ func (s *server) takeBackLost() {
 	for _, p := range s.peers {
 		w := s.progress[p]
 		if len(w.flying) > 0 && s.now-w.flying[0].sent >= heartbeatTicks {
-			s.nextIndex[p] = s.matchIndex[p] + 1
+			s.nextIndex[p] = max(s.matchIndex[p]+1, w.flying[0].first) // nobody has refused what is before it
 			w.flying, w.probing, w.repair = nil, true, s.seq
 		}
 	}
@@ -747,15 +747,16 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 		s.count("Lead3a")
 		return
 	}
-	// [Lead3b] Several AppendEntries behind one gap are all refused, but only the
-	// first refusal since the last repair is news. And what is confirmed stays
-	// confirmed, so nextIndex never falls to matchIndex.
-	if r.Seq <= w.repair {
+	// [Lead3b] What is confirmed stays confirmed, so nextIndex never falls to matchIndex.
+	// And several AppendEntries behind one gap are all refused: what was sent again since
+	// (D6) need not be sent once more, unless this refusal asks for something before it.
+	next := max(s.matchIndex[from]+1, min(s.tryAgainAt(r), s.nextIndex[from]))
+	if r.Seq <= w.repair && len(w.flying) > 0 && next >= w.flying[0].first {
 		return
 	}
-	s.nextIndex[from] = max(s.matchIndex[from]+1, min(s.tryAgainAt(r), s.nextIndex[from]))
+	s.nextIndex[from] = next
 	w.flying, w.repair = nil, s.seq
-	s.tell(1, "Lead3b", "S%d refused, nextIndex back to %d", from, s.nextIndex[from])
+	s.tell(1, "Lead3b", "S%d refused, nextIndex back to %d", from, next)
 }
 
 // tryAgainAt reads a refusal (D5). If the leader has entries of the conflicting term,
@@ -907,7 +908,10 @@ func parseOperation(command string) (op operation, err error) {
 	if strings.IndexByte(command, '\n') >= 0 || strings.IndexByte(command, '\r') >= 0 {
 		return op, errors.New(`a command is one line; write "...\n..." for a value with a line break`)
 	}
-	verb, rest, _ := nextWord(command)
+	verb, rest, err := nextWord(command)
+	if err != nil {
+		return op, err
+	}
 	op.verb = verb
 	switch verb {
 	case "get", "del":
@@ -917,11 +921,11 @@ func parseOperation(command string) (op operation, err error) {
 	case "cas":
 		err = takeText(verb, "KEY OLD NEW", rest, &op.value, &op.key, &op.old)
 	case "incr":
-		n := ""
+		n := "1"
 		if err = takeWords(verb, "KEY", rest, &op.key); err != nil {
 			err = takeWords(verb, "KEY or KEY N", rest, &op.key, &n)
 		}
-		if op.n = 1; err == nil && n != "" {
+		if err == nil {
 			if op.n, err = strconv.ParseInt(n, 10, 64); err != nil {
 				err = fmt.Errorf("incr adds a decimal number of 64 bits, not %s", clipQuote(n))
 			}
@@ -990,11 +994,11 @@ func takeWords(verb, usage, line string, words ...*string) error {
 // it is quoted.
 func takeText(verb, usage, line string, text *string, words ...*string) (err error) {
 	for got := range words {
+		if strings.Trim(line, " \t") == "" {
+			return wrongCount(verb, usage, got)
+		}
 		if *words[got], line, err = nextWord(line); err != nil {
 			return err
-		}
-		if *words[got] == "" && strings.Trim(line, " \t") == "" {
-			return wrongCount(verb, usage, got)
 		}
 	}
 	line = strings.Trim(line, " \t")
@@ -1145,7 +1149,7 @@ func (m *machine) incr(key, found string, ok bool, n int64) answer {
 		}
 	}
 	sum := old + n
-	if (sum > old) != (n > 0) && n != 0 {
+	if (sum > old) != (n > 0) {
 		return answer{err: fmt.Sprintf("%s is %d, adding %d would overflow; nothing changed", clip(display(key), 300), old, n)}
 	}
 	m.values[key] = strconv.FormatInt(sum, 10)
@@ -1546,8 +1550,9 @@ func holdsRecord(data []byte) bool {
 
 // disk is a server's file, open for appending.
 type disk struct {
-	file *os.File
-	buf  []byte
+	file  *os.File
+	buf   []byte
+	syncs int // how often it was synced, for status
 }
 
 // openDisk opens or creates the file of server id in dir and replays it. The note says
@@ -1603,6 +1608,7 @@ func (d *disk) flush() error {
 	if _, err := d.file.Write(d.buf); err != nil {
 		return err
 	}
+	d.syncs++
 	return d.file.Sync()
 }
 
@@ -1738,9 +1744,11 @@ func appendReply(b []byte, r *reply, address string) []byte {
 
 // appendAny appends a datagram that is not worth writing by hand.
 func appendAny(b []byte, v any) []byte {
-	j, err := json.Marshal(v)
-	must(err == nil, "what we send can be written as JSON")
-	return append(append(b, j...), '\n')
+	out := bytes.NewBuffer(b)
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false) // it would make six bytes of one "<", and a datagram is small
+	must(encoder.Encode(v) == nil, "what we send can be written as JSON")
+	return out.Bytes()
 }
 
 // mirror reads what the writers above have written, and nothing else: the same parts in
@@ -1850,7 +1858,7 @@ func ifWhole[T any](r *mirror, v *T) *T {
 func readJSON(data []byte) (d *datagram, drop string) {
 	names := map[string]bool{}
 	decoder := json.NewDecoder(bytes.NewReader(data))
-	if err := collectNames(decoder, "", names); err != nil {
+	if err := collectNames(decoder, "", 0, names); err != nil {
 		return nil, "not one of our JSON objects: " + err.Error()
 	}
 	if len(bytes.TrimLeft(data[decoder.InputOffset():], " \t\r\n")) > 0 {
@@ -1879,16 +1887,20 @@ func readJSON(data []byte) (d *datagram, drop string) {
 }
 
 // collectNames collects the names of a JSON value, those inside others as outer.inner.
-func collectNames(d *json.Decoder, path string, names map[string]bool) error {
+// Ours are not nested deeper than an entry's parts; without a bound, a datagram of nothing but
+// brackets would take gigabytes.
+func collectNames(d *json.Decoder, path string, depth int, names map[string]bool) error {
 	token, err := d.Token()
 	switch {
 	case err != nil:
 		return err
+	case depth > 4:
+		return errors.New("nested too deeply")
 	case token == nil:
 		return errors.New("null")
 	case token == json.Delim('['):
 		for i := 0; d.More() && err == nil; i++ {
-			err = collectNames(d, fmt.Sprintf("%s[%d]", path, i), names)
+			err = collectNames(d, fmt.Sprintf("%s[%d]", path, i), depth+1, names)
 		}
 	case token == json.Delim('{'):
 		for d.More() && err == nil {
@@ -1897,11 +1909,11 @@ func collectNames(d *json.Decoder, path string, names map[string]bool) error {
 				return err
 			}
 			name := strings.TrimPrefix(fmt.Sprintf("%s.%v", path, key), ".")
-			if names[name] {
+			if names[name] || strings.ContainsAny(fmt.Sprint(key), ".[") { // "outer.inner" is no name, but would pass for one
 				return fmt.Errorf("%s stands there twice", clipQuote(name))
 			}
 			names[name] = true
-			err = collectNames(d, name, names)
+			err = collectNames(d, name, depth+1, names)
 		}
 	default:
 		return nil
@@ -2017,7 +2029,7 @@ func checkMessage(m *Message, data []byte, from netip.AddrPort, self int, addres
 		return nil, fmt.Sprintf("for S%d", m.To)
 	case !known || m.From == self || address != from:
 		return nil, fmt.Sprintf("says S%d, but that is not its address", m.From)
-	case m.Term < 1 || m.Term > maxNumber || m.At < 0 || m.At > maxNumber || !inRange(m):
+	case m.Term < 1 || m.Term > maxNumber || m.At < 0 || !inRange(m):
 		return nil, "a number out of range"
 	}
 	return m, ""
@@ -2073,6 +2085,7 @@ type shell struct {
 	dropped   drops
 	faults    faults // chapter 16
 	leaving   bool
+	sent      int // datagrams, for status
 	buf       []byte
 }
 
@@ -2198,6 +2211,7 @@ func (sh *shell) send(m *Message) {
 	sh.buf = appendMessage(sh.buf[:0], m)
 	for range sh.copies(m) { // one, unless an experiment wants it otherwise
 		sh.conn.WriteToUDPAddrPort(sh.buf, sh.addresses[m.To])
+		sh.sent++
 	}
 }
 
@@ -2208,6 +2222,7 @@ func (sh *shell) reply(r *reply) {
 	}
 	sh.buf = appendReply(sh.buf[:0], r, address)
 	sh.conn.WriteToUDPAddrPort(sh.buf, r.to)
+	sh.sent++
 }
 
 // readDatagrams decodes what arrives and puts it into the channel, nothing else.
@@ -2359,7 +2374,7 @@ func (s *server) stamp() int {
 
 // hear narrates a message that came in.
 func (s *server) hear(m *Message) {
-	s.lamport = max(s.lamport, m.At) + 1
+	s.lamport = max(s.lamport, min(m.At, maxNumber)) + 1
 	if s.watch < 2 || s.watch == 2 && s.idle(m) {
 		return
 	}
@@ -2534,15 +2549,16 @@ func ruleBook() []rule {
 // screen owns the terminal: one goroutine writes answers to stdout and everything else to
 // stderr, so that nothing comes between two lines.
 type screen struct {
-	jobs chan func()
-	ask  bool // a person sits there: show prompts
+	jobs     chan func()
+	out, err io.Writer // for answers, and for everything else
+	ask      bool      // a person sits there: show prompts
 
 	text    string // the prompt
 	showing bool
 }
 
 func newScreen(people bool) *screen {
-	sc := &screen{jobs: make(chan func(), 1024), ask: people, text: "raft> "}
+	sc := &screen{jobs: make(chan func(), 1024), out: os.Stdout, err: os.Stderr, ask: people, text: "raft> "}
 	go func() {
 		for job := range sc.jobs {
 			job()
@@ -2560,7 +2576,7 @@ func (sc *screen) flush() {
 
 // answer prints a command's answer, at once.
 func (sc *screen) answer(text string) {
-	sc.jobs <- func() { os.Stdout.WriteString(text + "\n") }
+	sc.jobs <- func() { io.WriteString(sc.out, text+"\n") }
 	sc.flush()
 }
 
@@ -2574,14 +2590,17 @@ func (sc *screen) narrate(lines []string) {
 		if sc.showing {
 			text = "\r\x1b[K" + text + sc.text
 		}
-		os.Stderr.WriteString(text)
+		io.WriteString(sc.err, text)
 	}
 }
 
-// end ends the line that a prompt stands on.
+// end ends the line that a prompt stands on; there will be no other.
 func (sc *screen) end() {
 	if sc.ask {
-		sc.jobs <- func() { os.Stderr.WriteString("\n") }
+		sc.jobs <- func() {
+			sc.showing = false
+			io.WriteString(sc.err, "\n")
+		}
 	}
 }
 
@@ -2594,7 +2613,7 @@ func (sc *screen) prompt(show bool) {
 	}
 	sc.jobs <- func() {
 		if sc.showing = show; show {
-			os.Stderr.WriteString(sc.text)
+			io.WriteString(sc.err, sc.text)
 		}
 	}
 }
@@ -2607,7 +2626,7 @@ func (sc *screen) setPrompt(text string) {
 		}
 		sc.text = text
 		if sc.showing {
-			os.Stderr.WriteString("\r\x1b[K" + text)
+			io.WriteString(sc.err, "\r\x1b[K"+text)
 		}
 	}
 }
@@ -2788,8 +2807,8 @@ func (sh *shell) status([]string) string {
 		frozen = "frozen at "
 	}
 	return fmt.Sprintf("S%d %v t%d, voted %s, leader %s\nlog %d entries, last %v; commit %d, applied %d\nclock %s@%d; %s\n"+
-		"%v; %d datagrams dropped as foreign or malformed", s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
-		s.lastIndex(), s.lastRef(), s.commitIndex, s.lastApplied, frozen, s.now, timer, f, sh.dropped.all)
+		"%v\nsince start %d fsyncs, %d datagrams sent; %d dropped as foreign or malformed", s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
+		s.lastIndex(), s.lastRef(), s.commitIndex, s.lastApplied, frozen, s.now, timer, f, sh.disk.syncs, sh.sent, sh.dropped.all)
 }
 
 // prompt shows what a person should know before typing: server, role, term, and every
@@ -2817,7 +2836,7 @@ func (sh *shell) prompt() string {
 
 func (sh *shell) setPrompt() {
 	if sh.screen.ask {
-		sh.screen.setPrompt(sh.prompt())
+		sh.screen.setPrompt(sh.prompt()) // chapter 14
 	}
 }
 

@@ -1027,7 +1027,7 @@ func wrongCount(verb, usage string, got int) error {
 // clipQuote quotes text for an error message, which stays under 1,000 bytes whatever
 // the text is.
 func clipQuote(text string) string {
-	q := strconv.QuoteToASCII(text)
+	q := strconv.QuoteToASCII(text[:min(len(text), 301)])
 	if len(q) > 300 {
 		q = q[:296] + `..."`
 	}
@@ -1047,8 +1047,10 @@ func display(value string) string {
 
 // quoteFound is a value inside an error message, which is always quoted there.
 func quoteFound(value string) string {
-	if q := strconv.Quote(value); len(q) <= 300 {
-		return q
+	if len(value) <= 300 {
+		if q := strconv.Quote(value); len(q) <= 300 {
+			return q
+		}
 	}
 	return clipQuote(value)
 }
@@ -1853,12 +1855,10 @@ func ifWhole[T any](r *mirror, v *T) *T {
 	return v
 }
 
-// readJSON reads any datagram, or says why it is none. encoding/json alone is too kind: it
-// takes a name in any case, twice or not at all, and null for anything.
-func readJSON(data []byte) (d *datagram, drop string) {
-	names := map[string]bool{}
+// readJSON reads any datagram, or says why it is none.
+func readJSON(data []byte, fromServer bool) (d *datagram, drop string) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
-	if err := collectNames(decoder, "", 0, names); err != nil {
+	if err := checkForm(decoder, "datagram", fromServer); err != nil {
 		return nil, "not one of our JSON objects: " + err.Error()
 	}
 	if len(bytes.TrimLeft(data[decoder.InputOffset():], " \t\r\n")) > 0 {
@@ -1868,95 +1868,90 @@ func readJSON(data []byte) (d *datagram, drop string) {
 	if err := json.Unmarshal(data, d); err != nil {
 		return nil, "not one of our JSON objects: " + err.Error()
 	}
-	wanted := wantedNames(names)
-	if wanted == nil {
-		return nil, "not exactly one body"
-	}
-	for _, name := range wanted {
-		if strings.HasSuffix(name, "?") {
-			name = name[:len(name)-1]
-		} else if !names[name] {
-			return nil, "no " + name
-		}
-		delete(names, name)
-	}
-	for name := range names {
-		return nil, "what is " + clipQuote(name) + "?"
-	}
 	return d, ""
 }
 
-// collectNames collects the names of a JSON value, those inside others as outer.inner.
-// Ours are not nested deeper than an entry's parts; without a bound, a datagram of nothing but
-// brackets would take gigabytes.
-func collectNames(d *json.Decoder, path string, depth int, names map[string]bool) error {
+// formOf lists the names in each kind of object, with a question mark behind those that
+// may be missing. Only a server's datagram may hold a server's message.
+func formOf(object string, fromServer bool) string {
+	switch object {
+	case "datagram":
+		if !fromServer {
+			return "clientRequest? console?"
+		}
+		return "clientRequest? console? from? to? term? at? requestVote? requestVoteReply? appendEntries? appendEntriesReply?"
+	case "requestVote":
+		return "candidateId lastLogIndex lastLogTerm"
+	case "requestVoteReply":
+		return "voteGranted"
+	case "appendEntries":
+		return "leaderId prevLogIndex prevLogTerm entries leaderCommit seq?"
+	case "entry":
+		return "term client? serial? command?"
+	case "appendEntriesReply":
+		return "success matchIndex seq? prevLogIndex? conflictTerm? conflictIndex?"
+	case "clientRequest":
+		return "client serial command"
+	case "console":
+		return "id line"
+	}
+	return "" // no object
+}
+
+// checkForm reads one value and fails at the first thing that is not in our form.
+// encoding/json alone is too kind: it takes a name in any case, twice or not at all, and
+// null for anything.
+func checkForm(d *json.Decoder, name string, fromServer bool) error {
 	token, err := d.Token()
+	form := formOf(name, fromServer)
 	switch {
 	case err != nil:
 		return err
-	case depth > 4:
-		return errors.New("nested too deeply")
-	case token == nil:
-		return errors.New("null")
-	case token == json.Delim('['):
-		for i := 0; d.More() && err == nil; i++ {
-			err = collectNames(d, fmt.Sprintf("%s[%d]", path, i), depth+1, names)
-		}
-	case token == json.Delim('{'):
-		for d.More() && err == nil {
-			var key json.Token
-			if key, err = d.Token(); err != nil {
+	case name == "entries" && token == json.Delim('['):
+		for d.More() {
+			if err := checkForm(d, "entry", fromServer); err != nil {
 				return err
 			}
-			name := strings.TrimPrefix(fmt.Sprintf("%s.%v", path, key), ".")
-			if names[name] || strings.ContainsAny(fmt.Sprint(key), ".[") { // "outer.inner" is no name, but would pass for one
-				return fmt.Errorf("%s stands there twice", clipQuote(name))
-			}
-			names[name] = true
-			err = collectNames(d, name, depth+1, names)
 		}
-	default:
-		return nil
+		_, err = d.Token()
+		return err
+	case form != "" && token == json.Delim('{'):
+		return checkNames(d, strings.Fields(form), fromServer)
 	}
-	if err == nil {
-		_, err = d.Token() // the closing bracket
+	if token == nil {
+		return fmt.Errorf("null for %s", name)
 	}
-	return err
+	if _, bracket := token.(json.Delim); bracket || form != "" || name == "entries" {
+		return fmt.Errorf("%v is no %s", token, name)
+	}
+	return nil
 }
 
-// wantedNames lists the names that the one body among those given must have, and with a
-// question mark those that it may have.
-func wantedNames(names map[string]bool) (wanted []string) {
-	for body, fields := range map[string]string{
-		"requestVote":        "candidateId lastLogIndex lastLogTerm",
-		"requestVoteReply":   "voteGranted",
-		"appendEntries":      "leaderId prevLogIndex prevLogTerm entries leaderCommit seq?",
-		"appendEntriesReply": "success matchIndex seq? prevLogIndex? conflictTerm? conflictIndex?",
-		"clientRequest":      "client serial command",
-		"clientReply":        "client serial result? error? leader? address?",
-		"console":            "id line",
-		"consoleReply":       "id text",
-	} {
-		if !names[body] {
-			continue
+// checkNames reads the rest of an object that holds these names.
+func checkNames(d *json.Decoder, names []string, fromServer bool) error {
+	missing := slices.Clone(names)
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return err
 		}
-		if wanted != nil {
-			return nil
+		name, _ := token.(string)
+		i := slices.IndexFunc(missing, func(m string) bool { return strings.TrimSuffix(m, "?") == name })
+		if i < 0 {
+			return fmt.Errorf("what is %s here, or here again?", clipQuote(name))
 		}
-		wanted = append(wanted, body)
-		for _, field := range strings.Fields(fields) {
-			wanted = append(wanted, body+"."+field)
-		}
-		if strings.Contains(body, "Vote") || strings.Contains(body, "Entries") {
-			wanted = append(wanted, "from", "to", "term", "at?")
+		missing = slices.Delete(missing, i, i+1)
+		if err := checkForm(d, name, fromServer); err != nil {
+			return err
 		}
 	}
-	for i := 0; names[fmt.Sprintf("appendEntries.entries[%d].term", i)]; i++ {
-		for _, field := range []string{"term", "client?", "serial?", "command?"} {
-			wanted = append(wanted, fmt.Sprintf("appendEntries.entries[%d].%s", i, field))
+	for _, name := range missing {
+		if !strings.HasSuffix(name, "?") {
+			return fmt.Errorf("no %s", name)
 		}
 	}
-	return wanted
+	_, err := d.Token() // the closing bracket
+	return err
 }
 
 // decode reads a datagram that came from an address. It returns what the loop takes as
@@ -1969,11 +1964,14 @@ func decode(data []byte, from netip.AddrPort, self int, addresses map[int]netip.
 	if m := readAppendEntries(text); m != nil {
 		return checkMessage(m, data, from, self, addresses)
 	}
-	d, drop := readJSON(data)
-	if drop != "" {
-		return nil, drop
-	}
+	d, drop := readJSON(data, isServer(from, addresses))
 	switch {
+	case drop != "":
+		return nil, drop
+	case d.bodies() != 1:
+		return nil, "not exactly one body"
+	case (d.ClientRequest != nil || d.Console != nil) && d.Message != Message{}:
+		return nil, "a client, but it says what only servers say"
 	case d.ClientRequest != nil:
 		return checkRequest(d.ClientRequest, data, from)
 	case d.Console != nil && !from.Addr().IsLoopback():
@@ -1981,8 +1979,6 @@ func decode(data []byte, from netip.AddrPort, self int, addresses map[int]netip.
 	case d.Console != nil:
 		d.Console.from = from
 		return d.Console, ""
-	case d.ClientReply != nil || d.ConsoleReply != nil:
-		return nil, "a reply, but no server asks for one"
 	}
 	return checkMessage(&d.Message, data, from, self, addresses)
 }
@@ -1997,6 +1993,26 @@ func checkRequest(r *request, data []byte, from netip.AddrPort) (in any, drop st
 	}
 	r.to = from
 	return r, ""
+}
+
+func isServer(address netip.AddrPort, addresses map[int]netip.AddrPort) bool {
+	for _, a := range addresses {
+		if a == address {
+			return true
+		}
+	}
+	return false
+}
+
+// bodies counts what a server may be sent.
+func (d *datagram) bodies() (n int) {
+	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil, d.AppendEntries != nil, d.AppendEntriesReply != nil,
+		d.ClientRequest != nil, d.Console != nil} {
+		if is {
+			n++
+		}
+	}
+	return n
 }
 
 // replaced tells whether encoding/json has put U+FFFD where the sender had something that
@@ -4150,7 +4166,7 @@ func runClient(o options) {
 		fatal("no socket: %v", err)
 	}
 	if len(o.args) > 0 {
-		c.runLine(strings.Join(o.args, " "))
+		c.print(c.exec(strings.Join(o.args, " ")))
 	} else {
 		c.readLines(os.Stdin)
 	}

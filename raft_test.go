@@ -751,6 +751,9 @@ func TestSend(t *testing.T) {
 	s.nextIndex[3] = 2 // given up again …
 	expect(t, "D6 … but it was only late: nothing is to be sent again", words(sent(s.Step(stored(s, 3, 2))), s.nextIndex[3]), "3")
 
+	s = leaderOf(2, 4, 1, 1, 1)
+	expect(t, "D6 what was never refused stays as assumed: sent again from there, not from the beginning", sent(tickTimes(s, heartbeatTicks)), "S2 AE(3,1,[4],0)")
+
 	// D4: each of these entries fills more than half a datagram, so it travels alone.
 	s = settledLeaderOf(2, 2)
 	big := strings.Repeat("x", 32_000)
@@ -872,6 +875,20 @@ func TestOldNews(t *testing.T) {
 	expect(t, "Lead3b the refusal", sent(s.Step(refusal)), "S2 AE(3,4,[4 4],3)")
 	expect(t, "Lead3b … once more", sent(s.Step(refusal)), "")
 	expect(t, "Lead3a all is well", words(sent(s.Step(stored(s, 2, 5))), s.commitIndex), "5")
+
+	// On a slow way the refusal comes after its AppendEntries was given up and sent again. It is
+	// old, but it says where to go.
+	s = leaderOf(2, 4, 1, 1, 2, 2)
+	expect(t, "D6 given up", sent(tickTimes(s, heartbeatTicks)), "S2 AE(4,2,[4],0)")
+	late := answerAE(2, 4, appendEntriesReply{PrevLogIndex: 4, ConflictIndex: 2, Seq: 1})
+	expect(t, "Lead3b late, and news all the same", sent(s.Step(late)), "S2 AE(1,1,[1 2 2 4],0)")
+	expect(t, "Lead3b … once", sent(s.Step(late)), "")
+
+	// A part of an AppendEntries is confirmed, by the answer to a shorter one; the rest is lost.
+	s = settledLeaderOf(2, 4)
+	s.Step(asks("c", 1, "set x 1"), asks("d", 1, "set x 1"), asks("e", 1, "set x 1"))
+	s.Step(stored(s, 2, 2))
+	expect(t, "D6 only the rest is sent again", sent(tickTimes(s, heartbeatTicks)), "S2 AE(2,4,[4 4],2)")
 }
 
 // TestCommit is [Lead4]: S1 leads term 4 with the log 1 3 3 4 4.
@@ -1547,15 +1564,15 @@ func TestCommands(t *testing.T) {
 		{{"", "error: an empty command…"}, {"  \t ", "error: an empty command…"}, {"frobnicate", `error: no such command "frobnicate"…`},
 			{"SET x 1", `error: no such command "SET"…`}, {"status", `error: no such command "status"…`}, {"@2 get x", `error: no such command "@2"…`},
 			{"x" + long, "error: no such command \"xvv…"}, {strings.Repeat("\x01", 500), "error: no such command…"}},
-		{{"set", "error: set needs KEY VALUE (got 0 words)"}, {"set x", "error: set needs KEY VALUE (got 1 word)"}, {"set x  ", "error: set needs KEY VALUE (got 1 word)"},
+		{{"set", "error: set needs KEY VALUE (got 0 words)"}, {"set x", "error: set needs KEY VALUE (got 1 word)"}, {"set x  ", "error: set needs KEY VALUE (got 1 word)"}, {`set ""`, "error: set needs KEY VALUE (got 1 word)"},
 			{"get", "error: get needs KEY (got 0 words)"}, {"get x y", "error: get needs KEY (got 2 words)"}, {"del", "error: del needs KEY…"},
 			{"del x y z", "error: del needs KEY (got 3 words)"}, {"incr", "error: incr needs KEY or KEY N (got 0 words)"}, {"incr x 1 2", "error: incr needs KEY or KEY N (got 3 words)"},
 			{"cas", "error: cas needs KEY OLD NEW (got 0 words)"}, {"cas x", "error: cas needs KEY OLD NEW (got 1 word)"}, {"cas x a", "error: cas needs KEY OLD NEW (got 2 words)"}},
-		{{`set "x 1`, "error: an unfinished quote…"}, {`set x "1`, "error: an unfinished quote…"}, {`get "x`, "error: an unfinished quote…"},
+		{{`set "x 1`, "error: an unfinished quote…"}, {`"set x 1`, "error: an unfinished quote…"}, {`"set"x 1`, "error: text right after…"}, {`set x "1`, "error: an unfinished quote…"}, {`get "x`, "error: an unfinished quote…"},
 			{`incr x "1`, "error: an unfinished quote…"}, {`cas x "a b`, "error: an unfinished quote…"}, {`set x "\q"`, "error: …an escape…"}},
 		{{`set "x"y 1`, `error: text right after a closing quote: "y 1"`}, {`get "x"y`, "error: text right after…"}, {`set x "1"2`, "error: text right after…"},
 			{`set x "1" 2`, `error: text after the closing quote…`}, {`cas x a "1" 2`, `error: text after the closing quote…`}, {`set x "1"` + long, "error: text right after…"}},
-		{{"incr x one", `error: …not "one"`}, {"incr x 1.5", `error: …not "1.5"`}, {"incr x 0x10", `error: …not "0x10"`}, {"incr x 1_0", `error: …not "1_0"`},
+		{{"incr x one", `error: …not "one"`}, {"incr x 1.5", `error: …not "1.5"`}, {`incr x ""`, `error: …not ""`}, {"incr x 0x10", `error: …not "0x10"`}, {"incr x 1_0", `error: …not "1_0"`},
 			{"incr x 9223372036854775808", "error: …64 bits…"}, {"incr x -9223372036854775809", "error: …64 bits…"}, {"get x", "(none)"}},
 		{{"set x \xff", "error: …not valid UTF-8"}, {"\xff", "error: …not valid UTF-8"}, {`set x "\xff"`, "error: …valid UTF-8…"}, {`set "\xff" 1`, "error: …valid UTF-8…"},
 			{`cas x "\xff" 1`, "error: …valid UTF-8…"}, {`set x "\xc3\xa9"`, "ok"}, {"get x", "é"}},
@@ -2107,12 +2124,12 @@ func TestMalformedDatagrams(t *testing.T) {
 		{"space around", vote, vote, " \t" + vote + " \r\n", s2, ""},
 
 		{"from another server's address", vote, "", "", s3, "not its address"},
-		{"from a client's address", vote, "", "", nobody, "not its address"},
+		{"from a client's address", vote, "", "", nobody, "what is \"from\""},
 		{"from ourselves", vote, `"from":2`, `"from":1`, addressesOf(3)[1], "not its address"},
 		{"from nobody we know", vote, `"from":2`, `"from":9`, s2, "not its address"},
-		{"from nowhere", vote, `"from":2,`, ``, s2, "no from"},
+		{"from nowhere", vote, `"from":2,`, ``, s2, "says S0"},
 		{"to another server", vote, `"to":1`, `"to":3`, s2, "for S3"},
-		{"to nobody", vote, `"to":1,`, ``, s2, "no to"},
+		{"to nobody", vote, `"to":1,`, ``, s2, "for S0"},
 		{"a candidate for another", vote, `"candidateId":2`, `"candidateId":3`, s2, "range"},
 		{"a leader for another", beat, `"leaderId":2`, `"leaderId":3`, s2, "range"},
 		{"console from another machine", line, "", "", netip.MustParseAddrPort("10.0.0.1:5001"), "another machine"},
@@ -2136,12 +2153,12 @@ func TestMalformedDatagrams(t *testing.T) {
 		{"no body", vote, `,"requestVote":{"candidateId":2,"lastLogIndex":9,"lastLogTerm":4}`, "", s2, "one body"},
 		{"null for a body", yes, `{"voteGranted":true}`, `null`, s2, "null"},
 		{"two bodies", yes, `"requestVoteReply"`, `"appendEntriesReply":{"success":true,"matchIndex":1},"requestVoteReply"`, s2, "one body"},
-		{"a reply to a client", ask, ask, `{"clientReply":{"client":"c7","serial":1,"result":"1"}}`, s2, "no server asks"},
-		{"a name in capitals", vote, `"term"`, `"TERM"`, s2, "no term"},
-		{"… of a part", vote, `"lastLogTerm"`, `"LastLogTerm"`, s2, "lastLogTerm"},
-		{"… of a body", yes, `"requestVoteReply"`, `"RequestVoteReply"`, s2, "one body"},
-		{"a name twice", vote, `"term":5`, `"term":4,"term":5`, s2, "twice"},
-		{"… of a part", vote, `"lastLogTerm":4`, `"lastLogTerm":4,"lastLogTerm":4`, s2, "twice"},
+		{"a reply to a client", ask, ask, `{"clientReply":{"client":"c7","serial":1,"result":"1"}}`, s2, "what is"},
+		{"a name in capitals", vote, `"term"`, `"TERM"`, s2, "what is"},
+		{"… of a part", vote, `"lastLogTerm"`, `"LastLogTerm"`, s2, "what is"},
+		{"… of a body", yes, `"requestVoteReply"`, `"RequestVoteReply"`, s2, "what is"},
+		{"a name twice", vote, `"term":5`, `"term":4,"term":5`, s2, "here again"},
+		{"… of a part", vote, `"lastLogTerm":4`, `"lastLogTerm":4,"lastLogTerm":4`, s2, "here again"},
 		{"null for a number", vote, `"lastLogTerm":4`, `"lastLogTerm":null`, s2, "null"},
 		{"unknown part", vote, `"term":5`, `"term":5,"preVote":true`, s2, "what is"},
 		{"unknown part of a body", vote, `"lastLogTerm":4`, `"lastLogTerm":4,"x":1`, s2, "what is"},
@@ -2159,6 +2176,8 @@ func TestMalformedDatagrams(t *testing.T) {
 		{"no leaderCommit", beat, `,"leaderCommit":9`, ``, s2, "leaderCommit"},
 		{"no success", ok, `"success":true,`, ``, s2, "success"},
 		{"no matchIndex", ok, `,"matchIndex":10`, ``, s2, "matchIndex"},
+		{"a name that looks like a part's", beat, `}}`, `},"appendEntries.seq":9}`, s2, "appendEntries.seq"},
+		{"… and would stand for it", beat, `,"leaderCommit":9}}`, `},"appendEntries.leaderCommit":9}`, s2, "leaderCommit"},
 		{"no client", ask, `"client":"c7",`, ``, nobody, "client"},
 		{"no serial", ask, `"serial":1,`, ``, nobody, "serial"},
 		{"no command", ask, `,"command":"incr n"`, ``, nobody, "command"},
@@ -2207,7 +2226,7 @@ func TestMalformedDatagrams(t *testing.T) {
 		{"a client with a term", ask, `{"clientRequest"`, `{"term":5,"clientRequest"`, nobody, "what is"},
 		{"a client that says where to", ask, `{"clientRequest"`, `{"to":1,"clientRequest"`, nobody, "what is"},
 		{"a client with a clock", ask, `{"clientRequest"`, `{"at":1,"clientRequest"`, nobody, "what is"},
-		{"a client that says from where", ask, `{"clientRequest"`, `{"from":2,"clientRequest"`, s2, "what is"},
+		{"a client that says from where", ask, `{"clientRequest"`, `{"from":2,"clientRequest"`, s2, "only servers"},
 	} {
 		data := row.data
 		if row.old != "" {
@@ -2220,6 +2239,17 @@ func TestMalformedDatagrams(t *testing.T) {
 		if (in == nil) != (drop != "") || (drop != "") != (row.why != "") || !strings.Contains(drop, row.why) {
 			t.Errorf("%s\n got %v, dropped: %q\nwant dropped: %q", row.name, in, drop, row.why)
 		}
+	}
+}
+
+// TestBrackets: a datagram of nothing but brackets costs as little as any other.
+func TestBrackets(t *testing.T) {
+	for _, piece := range []string{"[", `{"a":`, `[{"":`} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, drop := received(strings.Repeat(piece, 5000), fromS2)
+		runtime.ReadMemStats(&after)
+		expect(t, piece+piece+"… is dropped, in a few megabytes", words(drop != "", (after.TotalAlloc-before.TotalAlloc)>>20 < 4), "true true")
 	}
 }
 
@@ -2244,9 +2274,10 @@ func TestLargestDatagrams(t *testing.T) {
 		m := &Message{From: huge, To: huge, Term: huge, At: huge, AppendEntries: &appendEntries{LeaderID: huge, PrevLogIndex: huge,
 			PrevLogTerm: huge, Entries: []entry{{huge, client, huge, "set k " + value}}, LeaderCommit: huge, Seq: huge}}
 		answer := &reply{client: client, serial: huge, answer: answer{result: display(value)}}
-		sizes := []int{len(appendMessage(nil, m)), len(appendReply(nil, answer, ""))}
+		asked := datagram{ClientRequest: &request{Client: client, Serial: huge, Command: "set k " + value}} // as a console asks
+		sizes := []int{len(appendMessage(nil, m)), len(appendReply(nil, answer, "")), len(appendAny(nil, asked))}
 		if slices.Max(sizes) > maxDatagram {
-			t.Errorf("%d times %q: the AppendEntries has %d bytes, the answer %d", n, piece, sizes[0], sizes[1])
+			t.Errorf("%d times %q: AppendEntries, answer and request have %d bytes", n, piece, sizes)
 		}
 		if full := len("set k "+value) > maxCommand-4; !full && slices.Max(sizes) < maxDatagram-1024 {
 			t.Errorf("%d times %q: refused without need, at %d bytes", n+1, piece, slices.Max(sizes))
@@ -2748,7 +2779,8 @@ type world struct {
 
 	judge judge
 	hash  uint64 // of the whole run so far
-	story *story // S9, only when it is told
+	story *story // S10, only when it is told
+	stack string // of a panic
 }
 
 // newWorld draws a cluster from a seed.
@@ -3761,6 +3793,9 @@ func (w *world) stepped(n *node) {
 	for i := range n.out.Persist {
 		n.writing = append(n.writing, w.recorded(n, &n.out.Persist[i]))
 	}
+	if s.role == leader && j.reigns[s.currentTerm].chain == nil {
+		j.reigns[s.currentTerm].chain = im.chain
+	}
 	w.digest(uint64(im.term)<<32 | uint64(im.last()))
 	w.digest(uint64(s.commitIndex)<<32 | uint64(s.electionDue))
 
@@ -3937,6 +3972,7 @@ func (w *world) promised(n *node, m *Message, early bool) {
 	case m.RequestVoteReply != nil && m.RequestVoteReply.VoteGranted:
 		vote = m.To
 	case m.AppendEntriesReply != nil && m.AppendEntriesReply.Success:
+		j.check(n.s.role != candidate || m.Term != n.s.currentTerm, "Cand3", "S%d follows S%d and is still a candidate", n.id, m.To)
 		w.confirmed(n, m)
 	}
 	if vote != none {
@@ -4010,6 +4046,8 @@ func newModel() model { return model{map[string]string{}, map[string]int{}, 0} }
 // applies carries a newly committed entry out on the model.
 func (w *world) applies(e *entry) {
 	j, m := &w.judge, &w.judge.model
+	_, again := j.answers[asked{e.Client, e.Serial}]
+	j.check(!again, "SE1", "%s/%d is in the log twice", e.Client, e.Serial)
 	if e.Client != "" && (m.newest[e.Client] > 0 || e.Serial == 1) && e.Serial > m.newest[e.Client] {
 		words := strings.Fields(e.Command)
 		old, ok := m.values[words[1]]
@@ -4101,7 +4139,8 @@ func (w *world) simulate(length moment) (err error) {
 		case brokenInvariant:
 			err = violation{"must", string(r)}
 		default:
-			err = violation{"panic", fmt.Sprintf("%v\n%s", r, debug.Stack())}
+			err = violation{"panic", fmt.Sprint(r)}
+			w.stack = string(debug.Stack())
 		}
 	}()
 	w.runUntil(length, nil)
@@ -4505,7 +4544,7 @@ func TestSimulator(t *testing.T) {
 	if r.failed != nil {
 		w, err := tell(r.failed.seed)
 		t.Fatalf("%v (seed %d, event %d)\n%v\n\n%s\n\nto see it again: go test -run TestSimulator -seed %d\n(first failure after %d seeds; this is the shortest of the next)",
-			err, w.seed, w.events, w, w.story.String(w), w.seed, r.failedAt)
+			err, w.seed, w.events, w, w.story.String(w)+w.stack, w.seed, r.failedAt)
 	}
 	if r.seeds < 100 {
 		return // too few to have seen everything
@@ -4779,8 +4818,8 @@ var edits = []struct {
 	{"D1", "a reply of an earlier reign counts", "s.role != leader || term != s.currentTerm || r.Seq", "s.role != leader || r.Seq", false},
 	{"Lead3a", "an older reply lowers matchIndex", "max(s.matchIndex[from], r.MatchIndex)", "r.MatchIndex", false},
 	{"Lead3a", "a reply confirms all that was sent", "max(s.matchIndex[from], r.MatchIndex)", "s.nextIndex[from] - 1", false},
-	{"Lead3b", "nextIndex falls below what is confirmed", "max(s.matchIndex[from]+1, min(s.tryAgainAt(r), s.nextIndex[from]))", "min(s.tryAgainAt(r), s.nextIndex[from])", false},
-	{"Lead3b", "a refusal moves nothing", "s.nextIndex[from] = max(s.matchIndex[from]+1, min(s.tryAgainAt(r), s.nextIndex[from]))", "", false},
+	{"Lead3b", "nextIndex falls below what is confirmed", "next := max(s.matchIndex[from]+1, min(s.tryAgainAt(r), s.nextIndex[from]))", "next := min(s.tryAgainAt(r), s.nextIndex[from])", false},
+	{"Lead3b", "a refusal moves nothing", "\ts.nextIndex[from] = next\n", "", false},
 	{"Lead3b", "a refusal confirms what it asks for", "\tw.flying, w.repair = nil, s.seq\n\ts.tell(1, \"Lead3b\"", "\ts.matchIndex[from] = max(s.matchIndex[from], r.ConflictIndex-1)\n\tw.flying, w.repair = nil, s.seq\n\ts.tell(1, \"Lead3b\"", false},
 	{"Lead4", "an entry of an older term is committed by counting", "n > s.commitIndex && s.log[n].Term == s.currentTerm", "n > s.commitIndex", false},
 	{"Lead4", "a minority is enough", "n := stored[len(stored)-s.majority()]", "n := stored[max(1, len(stored)-1)%len(stored)]", false},
@@ -4798,7 +4837,7 @@ var edits = []struct {
 	{"Lead2", "the answer goes to whoever waits", "if !waits || w.serial != e.Serial {", "if !waits {", false},
 	{"RD1", "a leader reads before it knows what is committed", "max(s.commitIndex, s.firstIndexOf(s.currentTerm))", "s.commitIndex", false},
 	{"RD3", "a leader reads without asking whether it still is", "if r.after >= confirmed || r.index > s.lastApplied {", "if r.index > s.lastApplied {", false},
-	{"RD3", "answers to older questions count", "read{r, index, s.seq, s.now}", "read{r, index, s.seq - 4, s.now}", false},
+	{"RD3", "an answer to any question of this reign counts", "read{r, index, s.seq, s.now}", "read{r, index, 0, s.now}", false},
 	{"RD4", "a read does not wait for what it must see", "if r.after >= confirmed || r.index > s.lastApplied {", "if r.after >= confirmed {", false},
 
 	// The disk.

@@ -4199,6 +4199,9 @@ func runServer(o options) {
 	if note != "" {
 		s.tell(1, "disk", "%s", note)
 	}
+	// One goroutine does the work. A second processor for the reader costs more in waking each
+	// other up than it gains (BenchmarkCluster, two cores).
+	runtime.GOMAXPROCS(1)
 	sh := &shell{server: s, dir: o.dir, disk: disk, conn: conn, addresses: o.addresses, inputs: make(chan any, maxWaiting),
 		ticks: time.NewTicker(o.tick).C, screen: openScreen()}
 	go sh.readDatagrams()

@@ -14,7 +14,8 @@
 // Part I is Figure 2, with the reasons. It knows no socket, file, goroutine or
 // clock: inputs go into Step, effects come out of it. A reader may stop at its
 // end and has read all of Raft's core. Where a later part needs a hook in an
-// earlier one, the hook is a single call that names its chapter; skip it.
+// earlier one, the hook is a single call that names its chapter; skip it. Skip also
+// tell, say, count and their like: they narrate, and change nothing.
 //
 //	I    The algorithm   1 State · 2 Messages · 3 The log · 4 Step · 5 Elections
 //	                     6 Replication · 7 Commit and apply
@@ -62,9 +63,10 @@
 // Each for a reason that NOTES.md defends:
 //
 //	D1  messages are one-way datagrams, not RPCs: a reply says what it confirms or
-//	    refuses, and whatever stays unanswered is sent again
+//	    refuses, counts only in its own term, and what stays unanswered is sent again
 //	D2  votes are a set of servers, because a datagram may arrive twice
-//	D3  a leader's first entry is empty (§8), or older entries and reads would wait
+//	D3  a leader's first entry is empty (§8), or older entries and reads would wait; it
+//	    travels in what would be the first heartbeat
 //	D4  the entries of one AppendEntries are bounded by what a datagram carries
 //	D5  a refusal says where the conflict begins, so nextIndex skips a term at a
 //	    time (§5.3)
@@ -72,6 +74,7 @@
 //	    taken back on a refusal or on silence (Ongaro's thesis, 10.2.1)
 //	D7  a leader's AppendEntries may leave before its own fsync (thesis 10.2.1)
 //	D8  a candidate repeats its RequestVote while it waits
+//	D9  the standing rules run once after each batch of inputs, not after each input
 //
 // # Errors
 //
@@ -121,8 +124,8 @@ import (
 //
 // The first box of Figure 2, in its order and with its names, then what we need
 // besides. At the end of the chapter stand the only two functions that change
-// currentTerm, votedFor and log. Each writes the matching disk record in the same
-// lines, so that nobody can forget to persist.
+// currentTerm, votedFor and log. Each writes the matching record, a line for the disk
+// (chapter 11), in the same place, so that nobody can forget to persist.
 
 // none stands where the paper says null; servers are numbered from 1.
 const none = 0
@@ -178,10 +181,12 @@ type server struct {
 	seq      int           // number of the last AppendEntries sent, to whomever
 	progress map[int]*wire // for each other server
 
-	machine machine           // the key-value store and its sessions (chapters 8 and 9)
-	waiting map[string]waiter // chapter 9
-	reads   []read            // chapter 10
-	asked   int               // chapter 10
+	machine     machine           // the key-value store and its sessions (chapters 8 and 9)
+	waiting     map[string]waiter // chapter 9
+	held        []held            // chapter 9
+	heardLeader int               // chapter 9
+	reads       []read            // chapter 10
+	asked       int               // chapter 10
 
 	voice      // narration (chapter 14)
 	laboratory // what experiments may change about the algorithm (chapter 16)
@@ -189,7 +194,7 @@ type server struct {
 }
 
 // Timeouts in ticks. With the default tick of 10 ms they are the paper's 150 to
-// 300 ms, and a heartbeat often enough that two may be lost.
+// 300 ms, and a heartbeat often enough that one may be lost, and mostly two.
 const (
 	heartbeatTicks   = 5
 	electionTicksMin = 15
@@ -216,7 +221,7 @@ func newServer(id int, peers []int, hard hardState, log []entry, r *rand.Rand) *
 // are one record: a crash between a new term and its vote would leave a vote that
 // belongs to another term.
 func (s *server) setTermAndVote(term, votedFor int) {
-	must(term > s.currentTerm || s.votedFor == none || s.votedFor == votedFor, "one vote a term")
+	must(term > s.currentTerm || term == s.currentTerm && s.votedFor == none, "terms never fall, and one vote a term")
 	s.currentTerm, s.votedFor = term, votedFor
 	s.count("Persist")
 	s.out.Persist = append(s.out.Persist, record{hard: &hardState{term, votedFor}}) // [Persist]
@@ -333,12 +338,13 @@ func (s *server) firstIndexOf(term int) int {
 }
 
 // batch is what one AppendEntries can carry from index on: as many entries as fit
-// into a datagram (D4). One always fits; chapter 9 refuses larger commands.
+// into a datagram (D4). One always fits; chapter 8 refuses larger commands. How many
+// bytes an entry takes, and how many there are, chapters 12 and 8 know.
 func (s *server) batch(index int) []entry {
 	end, size := index, 0
 	for end <= s.lastIndex() {
 		size += s.log[end].size()
-		if end > index && (size > maxBatchBytes || end-index == s.batchLimit) {
+		if end > index && (size > maxBatchBytes || end-index == s.batchLimit) { // chapter 16
 			break
 		}
 		end++
@@ -350,7 +356,7 @@ func (s *server) batch(index int) []entry {
 //
 // Step is the whole interface of the algorithm: inputs go in, effects come out, and
 // nothing happens inside but arithmetic. Handlers only record what an input says.
-// Then Figure 2's standing rules run, once, in an order in which each one's
+// Then Figure 2's standing rules run, once (D9), in an order in which each one's
 // consequences are seen by those after it.
 
 // input is what can happen to a server: a tick, a *Message or a *request.
@@ -384,6 +390,7 @@ func (s *server) Step(inputs ...input) Output {
 			s.submit(in)
 		}
 	}
+	s.serveHeld()          // chapter 9
 	s.electionTimeout()    // [Fol2] [Cand4]
 	s.repeatRequestVote()  // D8
 	s.winElection()        // [Cand2]
@@ -407,7 +414,7 @@ func (s *server) receive(m *Message) {
 		s.setTermAndVote(m.Term, none) // [All2]
 		s.becomeFollower(none)
 	}
-	switch { // [Fol1] Requests are answered in any role; what the role forbids, the handlers refuse.
+	switch { // [Fol1] and not only followers answer: what the role forbids, the handlers refuse
 	case m.RequestVote != nil:
 		s.onRequestVote(m.From, m.Term, m.RequestVote)
 	case m.RequestVoteReply != nil:
@@ -417,19 +424,6 @@ func (s *server) receive(m *Message) {
 	case m.AppendEntriesReply != nil:
 		s.onAppendEntriesReply(m.From, m.Term, m.AppendEntriesReply)
 	}
-}
-
-// becomeFollower keeps the vote: within a term it is given once, whatever the role.
-// It also keeps a running election timer, because hearing of a higher term is no
-// word from a leader [Fol2]; a leader had none running and starts one.
-func (s *server) becomeFollower(leaderID int) {
-	if s.role == leader {
-		s.tell(1, "All2", "no longer leader")
-		s.resetElectionTimer()
-		s.forgetWaiting() // chapter 9
-	}
-	s.role = follower
-	s.leaderID = leaderID
 }
 
 // send puts a message into the Output, with the term of this moment.
@@ -452,7 +446,7 @@ func (s *server) send(to int, m Message) {
 
 // electionTimeout starts an election when nobody led for too long.
 func (s *server) electionTimeout() {
-	if s.role == leader || s.now < s.electionDue {
+	if s.role == leader || s.now < s.electionDue || s.hasWon() {
 		return
 	}
 	if s.role == follower { // [Fol2]
@@ -463,11 +457,25 @@ func (s *server) electionTimeout() {
 	s.becomeCandidate()
 }
 
-// resetElectionTimer draws a new timeout. Only three events may call it [Fol2]: word
-// from the current leader, a vote granted, and an election started. Random spread
-// keeps candidates from splitting the vote for ever.
+// resetElectionTimer draws a new timeout. Where one is running, only three events may
+// restart it: word from the current leader, a vote granted, an election started. A new
+// server and a leader that steps down have none, and start one. Random spread keeps
+// candidates from splitting the vote for ever.
 func (s *server) resetElectionTimer() {
 	s.electionDue = s.now + electionTicksMin + s.rand.IntN(electionTicksMax-electionTicksMin+1)
+}
+
+// becomeFollower keeps the vote: within a term it is given once, whatever the role.
+// It also keeps a running election timer, because hearing of a higher term is no word
+// from a leader; a leader had none running and starts one.
+func (s *server) becomeFollower(leaderID int) {
+	if s.role == leader {
+		s.say(1, "All2", "no longer leader")
+		s.resetElectionTimer()
+		s.endReign() // chapters 9 and 10
+	}
+	s.role = follower
+	s.leaderID = leaderID
 }
 
 // becomeCandidate starts an election.
@@ -505,22 +513,16 @@ func (s *server) repeatRequestVote() {
 
 // onRequestVote is the receiver half of Figure 2's RequestVote box.
 func (s *server) onRequestVote(from, term int, rv *requestVote) {
-	granted, tag, why := false, "RV2", ""
-	switch {
-	case term < s.currentTerm: // [RV1]
-		tag, why = "RV1", fmt.Sprintf("t%d is over, this is t%d", term, s.currentTerm)
-	case s.votedFor != none && s.votedFor != rv.CandidateID: // [RV2] one vote a term …
-		why = fmt.Sprintf("my vote in t%d is S%d's", term, s.votedFor)
-	case !s.upToDate(rv.LastLogTerm, rv.LastLogIndex): // … and none for a log that lacks what ours has
-		why = fmt.Sprintf("my last %v is newer than %v", s.lastRef(), ref{rv.LastLogIndex, rv.LastLogTerm})
-	default:
-		granted, why = true, fmt.Sprintf("%v is no older than my %v", ref{rv.LastLogIndex, rv.LastLogTerm}, s.lastRef())
+	granted := term == s.currentTerm && // [RV1]
+		(s.votedFor == none || s.votedFor == rv.CandidateID) && // [RV2] one vote a term,
+		s.upToDate(rv.LastLogTerm, rv.LastLogIndex) // … and only for such a log
+	s.tellVote(from, term, rv, granted)
+	if granted {
 		if s.votedFor == none {
-			s.setTermAndVote(s.currentTerm, rv.CandidateID)
+			s.setTermAndVote(term, rv.CandidateID)
 		}
 		s.resetElectionTimer() // [Fol2]
 	}
-	s.tellVote(from, granted, tag, why)
 	s.send(from, Message{RequestVoteReply: &requestVoteReply{VoteGranted: granted}})
 }
 
@@ -534,13 +536,16 @@ func (s *server) onRequestVoteReply(from, term int, r *requestVoteReply) {
 
 // winElection counts the votes.
 func (s *server) winElection() {
-	if s.role == candidate && len(s.votes) >= s.majority() { // [Cand2]
+	if s.hasWon() { // [Cand2]
 		s.tell(1, "Cand2", "%s are %d of %d, elected", s.voters(), len(s.votes), len(s.peers)+1)
 		s.becomeLeader()
 	}
 }
 
-// majority is the smallest number of servers of which any two sets share one.
+func (s *server) hasWon() bool { return s.role == candidate && len(s.votes) >= s.majority() }
+
+// majority is the smallest number of servers such that any two sets of that many share
+// one.
 func (s *server) majority() int { return (len(s.peers)+1)/2 + 1 }
 
 // becomeLeader begins a reign. The leader assumes that every log equals its own and
@@ -556,9 +561,8 @@ func (s *server) becomeLeader() {
 		s.matchIndex[p] = 0
 		s.progress[p] = &wire{due: s.now, probing: true} // [Lead1] at once
 	}
-	s.asked = -1       // chapter 10
-	s.awaitUnapplied() // chapter 9
-	if !s.noopOff {
+	s.asked = -1    // chapter 10
+	if !s.noopOff { // chapter 16
 		s.store(s.lastIndex()+1, entry{Term: s.currentTerm})
 	}
 }
@@ -575,9 +579,9 @@ type wire struct {
 	flying  []flight // AppendEntries with entries that nobody has confirmed, oldest first
 	due     int      // the tick of the next heartbeat [Lead1]
 	heard   int      // highest seq that this follower has answered
-	repair  int      // what is flying was sent after this seq
-	probing bool     // it fell silent: one AppendEntries at a time, until it answers
-	at      int      // the tick of its last answer
+	repair  int      // seq of the last message sent before nextIndex was taken back
+	probing bool     // not heard from lately: one AppendEntries at a time, until it answers
+	at      int      // the tick of its last answer, for chapter 15
 }
 
 // flight is one AppendEntries with entries, on its way.
@@ -589,6 +593,22 @@ type flight struct {
 // maxFlights bounds what is on its way to one follower, so that the receive buffer
 // there holds it.
 const maxFlights = 8
+
+// submit takes a client's request, with which replication begins.
+func (s *server) submit(r *request) {
+	switch {
+	case s.answeredMalformed(r): // chapter 8
+	case s.role != leader:
+		s.redirect(r) // chapter 9
+	case r.isRead():
+		s.read(r) // chapter 10
+	case s.answeredRepeat(r): // chapter 9
+	default:
+		s.tellCommand(r)
+		s.store(s.lastIndex()+1, entry{s.currentTerm, r.Client, r.Serial, r.Command}) // [Lead2]
+		s.await(r)                                                                    // chapter 9
+	}
+}
 
 // replicate sends what followers lack.
 func (s *server) replicate() {
@@ -626,7 +646,10 @@ func (s *server) heartbeat() {
 // nothing, which is a heartbeat.
 func (s *server) sendAppendEntries(p int) {
 	w, next := s.progress[p], s.nextIndex[p]
-	entries := s.batch(next)
+	var entries []entry
+	if len(w.flying) < w.window() {
+		entries = s.batch(next)
+	}
 	s.seq++
 	w.due = s.now + heartbeatTicks
 	if len(entries) > 0 {
@@ -655,7 +678,7 @@ func (s *server) takeBackLost() {
 	for _, p := range s.peers {
 		w := s.progress[p]
 		if len(w.flying) > 0 && s.now-w.flying[0].sent >= heartbeatTicks {
-			s.nextIndex[p] = max(s.matchIndex[p]+1, w.flying[0].first) // nobody has refused what is before it
+			s.nextIndex[p] = max(s.matchIndex[p]+1, w.flying[0].first) // part of it may be confirmed
 			w.flying, w.probing, w.repair = nil, true, s.seq
 		}
 	}
@@ -680,20 +703,19 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 		if s.matches(index, e.Term) {
 			continue
 		}
-		// [AE3] Cut only at a real conflict. A late, shorter AppendEntries is no
-		// conflict, and cutting to its length would erase entries that this server
-		// has already confirmed.
+		// Cut only at a real conflict. A late, shorter AppendEntries is no conflict, and
+		// cutting to its length would erase entries that this server has already confirmed.
 		if index <= s.lastIndex() {
 			s.tell(1, "AE3", "%v conflicts with %v, cut from there", s.refAt(index), ref{index, e.Term})
 		}
-		s.store(index, ae.Entries[i:]...) // [AE4]
+		s.store(index, ae.Entries[i:]...) // [AE3] cuts, [AE4] appends
 		s.count("AE4")
 		break
 	}
-	// [AE5] The last *new* entry bounds it: what follows that in our log is unchecked
-	// and may conflict. Datagrams overtake each other, and commitIndex never falls.
+	// The last *new* entry bounds it: what follows that in our log is unchecked and may
+	// conflict. Datagrams overtake each other, and commitIndex never falls.
 	lastNew := prev + len(ae.Entries)
-	if n := min(ae.LeaderCommit, lastNew); n > s.commitIndex {
+	if n := min(ae.LeaderCommit, lastNew); n > s.commitIndex { // [AE5]
 		s.tell(1, "AE5", "commit %d -> %d, says leader S%d", s.commitIndex, n, from)
 		s.commitIndex = n
 	}
@@ -702,18 +724,20 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 }
 
 // follow accepts the sender of a current AppendEntries as the leader. It restarts
-// the timer even when the entries are refused below: the leader is alive [Fol2].
+// the timer even when the entries are refused below: the leader is alive.
 func (s *server) follow(leaderID int) {
 	must(s.role != leader, "at most one leader a term (Election Safety)")
 	if s.leaderID != leaderID {
 		s.tell(1, "Cand3", "S%d leads term %d", leaderID, s.currentTerm)
 	}
 	s.becomeFollower(leaderID) // [Cand3]
-	s.resetElectionTimer()
+	s.resetElectionTimer()     // [Fol2]
+	s.heardLeader = s.now      // chapter 9
 }
 
 // refuse answers an AppendEntries that was not accepted.
 func (s *server) refuse(to int, tag string, r appendEntriesReply, format string, args ...any) {
+	s.count(tag)
 	s.tellSent(1, tag, to, "AppendReply refused: "+format, args...)
 	s.send(to, Message{AppendEntriesReply: &r})
 }
@@ -747,16 +771,17 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 		s.count("Lead3a")
 		return
 	}
-	// [Lead3b] What is confirmed stays confirmed, so nextIndex never falls to matchIndex.
-	// And several AppendEntries behind one gap are all refused: what was sent again since
-	// (D6) need not be sent once more, unless this refusal asks for something before it.
+	// What is confirmed stays confirmed, so nextIndex never falls to matchIndex. A gap
+	// makes every AppendEntries behind it refused; the first refusal repairs it. The others,
+	// sent before that repair, are old news, unless they ask for something earlier than what
+	// is flying.
 	next := max(s.matchIndex[from]+1, min(s.tryAgainAt(r), s.nextIndex[from]))
 	if r.Seq <= w.repair && len(w.flying) > 0 && next >= w.flying[0].first {
 		return
 	}
-	s.nextIndex[from] = next
-	w.flying, w.repair = nil, s.seq
 	s.tell(1, "Lead3b", "S%d refused, nextIndex back to %d", from, next)
+	s.nextIndex[from] = next // [Lead3b]
+	w.flying, w.repair = nil, s.seq
 }
 
 // tryAgainAt reads a refusal (D5). If the leader has entries of the conflicting term,
@@ -785,48 +810,38 @@ func (w *wire) landed(index int) {
 // An entry is committed when no future leader can lack it. Then it may be applied,
 // and then its client hears of it.
 
-// submit takes a client's request.
-func (s *server) submit(r *request) {
-	switch {
-	case s.malformed(r): // chapter 8
-	case s.role != leader:
-		s.redirect(r) // chapter 9
-	case r.isRead():
-		s.read(r) // chapter 10
-	case s.repeated(r): // chapter 9
-	default:
-		s.tellCommand(r)
-		s.store(s.lastIndex()+1, entry{s.currentTerm, r.Client, r.Serial, r.Command}) // [Lead2]
-		s.await(r)                                                                    // chapter 9
-	}
-}
-
 // advanceCommitIndex finds the N of Figure 2: the highest index that a majority
-// stores. The leader counts its own log: perform writes it to disk before it handles
-// any answer to what it has just sent (D7).
+// stores. The leader counts its own log: all of it is on the disk before the next Step,
+// and only that one can see an answer to what was just sent (D7).
 func (s *server) advanceCommitIndex() {
 	if s.role != leader {
 		return
 	}
-	stored := make([]int, 0, 16)
-	stored = append(stored, s.lastIndex())
-	for _, p := range s.peers {
-		stored = append(stored, s.matchIndex[p])
-	}
-	slices.Sort(stored)
-	n := stored[len(stored)-s.majority()] // this one and the larger ones are a majority
-	// [Lead4] An entry of an older term may be on a majority and still be overwritten
-	// (Figure 8). One of this term cannot, and it commits all before it.
-	if n > s.commitIndex && s.log[n].Term == s.currentTerm {
+	n := s.majorityHas(s.lastIndex(), func(p int) int { return s.matchIndex[p] })
+	// An entry of an older term may be on a majority and still be overwritten (Figure 8).
+	// One of this term cannot, and it commits all before it.
+	if n > s.commitIndex && s.log[n].Term == s.currentTerm { // [Lead4]
 		s.tell(1, "Lead4", "commit %d -> %d: %v is on a majority and t%d is my term",
 			s.commitIndex, n, s.refAt(n), s.currentTerm)
 		s.commitIndex = n
 	}
 }
 
+// majorityHas is the highest number that a majority has reached: own is where this
+// server is, of tells where the others are.
+func (s *server) majorityHas(own int, of func(p int) int) int {
+	reached := make([]int, 0, 9) // on the stack, for a cluster of this size
+	reached = append(reached, own)
+	for _, p := range s.peers {
+		reached = append(reached, of(p))
+	}
+	slices.Sort(reached)
+	return reached[len(reached)-s.majority()] // this one and the larger ones are a majority
+}
+
 // maxApply bounds the entries applied in one Step, so that a server with a long log
-// to catch up on still answers its peers in between.
-const maxApply = 20_000
+// to catch up on still answers its peers, and its clock ticks, in between.
+const maxApply = 5_000
 
 // applyCommitted applies what is committed. All servers apply the same entries in
 // the same order, and apply is a function of nothing else: so all have equal state.
@@ -841,9 +856,6 @@ func (s *server) applyCommitted() {
 		s.answerWaiting(e, answer, ok)   // the second half of [Lead2]
 	}
 }
-
-// uncommitted tells whether a leader has entries on their way to a majority.
-func (s *server) uncommitted() bool { return s.role == leader && s.commitIndex < s.lastIndex() }
 
 // behind tells whether entries wait to be applied: Step has work without an input.
 func (s *server) behind() bool { return s.lastApplied < s.commitIndex }
@@ -1055,9 +1067,9 @@ func quoteFound(value string) string {
 	return clipQuote(value)
 }
 
-// malformed answers what no log will ever hold, and tells whether it did. That is
+// answeredMalformed answers what no log will ever hold, and tells whether it did. That is
 // final in any role: nothing about it depends on the log.
-func (s *server) malformed(r *request) bool {
+func (s *server) answeredMalformed(r *request) bool {
 	op, err := parseOperation(r.Command)
 	if err == nil {
 		err = tooLarge(r, op)
@@ -1172,7 +1184,8 @@ func (m *machine) incr(key, found string, ok bool, n int64) answer {
 //	SE4  a serial above 1 without a session is refused, since nobody knows any more
 //	     whether it was carried out (thesis 6.3)
 //
-// The decision always falls when an entry is applied, so it is the same everywhere.
+// What is carried out is decided when an entry is applied, so it is the same everywhere;
+// what a leader knows earlier only saves an entry.
 
 // maxSessions is the window of exactly-once, in clients.
 const maxSessions = 10_000
@@ -1217,8 +1230,11 @@ type waiter struct {
 	to     netip.AddrPort // the zero address: nobody has asked this leader yet
 }
 
-// repeated deals with a write that was seen before, and tells whether it was.
-func (s *server) repeated(r *request) bool {
+// answeredRepeat deals with a write that was seen before, and tells whether it was.
+func (s *server) answeredRepeat(r *request) bool {
+	if s.waiting == nil {
+		s.awaitUnapplied()
+	}
 	if w, ok := s.waiting[r.Client]; ok && r.Serial <= w.serial { // [SE1]
 		if r.Serial == w.serial {
 			s.await(r)
@@ -1239,8 +1255,9 @@ func (s *server) repeated(r *request) bool {
 // await remembers whom to answer when the entry just appended is applied.
 func (s *server) await(r *request) { s.waiting[r.Client] = waiter{r.Serial, r.to} }
 
-// awaitUnapplied begins a reign: what earlier leaders left in the log and is not yet
-// applied must not be appended a second time [SE1].
+// awaitUnapplied looks for what earlier leaders left in the log and is not applied yet: it
+// must not be appended a second time. It waits for a reign's first write, since nobody
+// should wait for it in an election.
 func (s *server) awaitUnapplied() {
 	s.waiting = map[string]waiter{}
 	for _, e := range s.log[s.lastApplied+1:] {
@@ -1263,16 +1280,54 @@ func (s *server) answerWaiting(e *entry, a answer, ok bool) {
 	}
 }
 
-// redirect sends a client to the leader. It says nothing about what became of the
-// command, only where to ask.
+// held is a request that waits for the end of an election.
+type held struct {
+	*request
+	until int // tick
+}
+
+// maxHeld bounds them; whoever finds no room is redirected at once, to nobody.
+const maxHeld = 4096
+
+// redirect sends a client to the leader. While there seems to be none, the request waits a
+// little for the end of the election: asking around would not be faster. What is redirected
+// was never in this server's log.
 func (s *server) redirect(r *request) {
+	if s.leaderless() && len(s.held) < maxHeld {
+		s.held = append(s.held, held{r, s.now + electionTicksMin})
+		return
+	}
 	s.out.Reply = append(s.out.Reply, reply{to: r.to, client: r.Client, serial: r.Serial,
 		answer: answer{err: errNotLeader}, leader: s.leaderID})
 }
 
-// forgetWaiting ends a reign. Those who wait get no answer: their commands may yet be
-// applied, under another leader, and they will ask again.
-func (s *server) forgetWaiting() { s.waiting, s.reads = nil, nil }
+// leaderless tells whether a heartbeat is overdue.
+func (s *server) leaderless() bool {
+	return s.role != leader && (s.leaderID == none || s.now-s.heardLeader > heartbeatTicks)
+}
+
+// serveHeld serves the requests that waited, as the leader or by sending them there, or
+// tells those who have waited long enough that no leader is known.
+func (s *server) serveHeld() {
+	if s.leaderless() {
+		n := 0
+		for n < len(s.held) && s.now >= s.held[n].until {
+			r := s.held[n]
+			s.out.Reply = append(s.out.Reply, reply{to: r.to, client: r.Client, serial: r.Serial, answer: answer{err: errNotLeader}})
+			n++
+		}
+		s.held = s.held[n:]
+		return
+	}
+	for _, r := range s.held {
+		s.submit(r.request)
+	}
+	s.held = nil
+}
+
+// endReign forgets who waits. They get no answer: their commands may yet be applied, under
+// another leader, and they will ask again.
+func (s *server) endReign() { s.waiting, s.reads = nil, nil }
 
 // ---- 10. Linearizable reads (§8; thesis 6.4) -------------------------------------
 //
@@ -1282,8 +1337,8 @@ func (s *server) forgetWaiting() { s.waiting, s.reads = nil, nil }
 //	RD1  no read is answered before the leader has committed an entry of its own term:
 //	     only then does it know what is committed (§8)
 //	RD2  a read notes the commitIndex at its arrival: what was committed before is seen
-//	RD3  a majority answers an AppendEntries that was sent after the read arrived, so
-//	     nobody else had been elected by then; many reads share a round
+//	RD3  a majority answers an AppendEntries that was sent after the read arrived, so no
+//	     newer leader had been elected when it did; many reads share a round
 //	RD4  it is answered once lastApplied has reached what it noted
 
 // read is a get that waits.
@@ -1295,7 +1350,7 @@ type read struct {
 }
 
 // readPatience is how long an isolated leader keeps reads, in ticks. A client that got
-// no answer asks again, so forgetting one does no harm and bounds the queue.
+// no answer asks again, so forgetting one does no harm.
 const readPatience = 4 * electionTicksMax
 
 func (s *server) read(r *request) {
@@ -1305,8 +1360,8 @@ func (s *server) read(r *request) {
 	s.reads = append(s.reads, read{r, index, s.seq, s.now})
 }
 
-// serveReads answers the reads that may be answered, and asks the others' question: am
-// I still the leader?
+// serveReads answers the reads that may be answered, and asks the others: am I still the
+// leader?
 func (s *server) serveReads() {
 	if s.role != leader || len(s.reads) == 0 {
 		return
@@ -1338,13 +1393,7 @@ func (s *server) serveReads() {
 // confirmed is the highest AppendEntries number such that a majority has answered that
 // or a later one. This server needs no answer from itself.
 func (s *server) confirmed() int {
-	heard := make([]int, 0, 16)
-	heard = append(heard, math.MaxInt)
-	for _, p := range s.peers {
-		heard = append(heard, s.progress[p].heard)
-	}
-	slices.Sort(heard)
-	return heard[len(heard)-s.majority()]
+	return s.majorityHas(math.MaxInt, func(p int) int { return s.progress[p].heard })
 }
 
 // =============================================================================
@@ -2081,8 +2130,8 @@ func inRange(m *Message) bool {
 
 // ---- 13. The loop ---------------------------------------------------------------
 //
-// One goroutine owns the server and everything around it, so there is no lock in this
-// file. Two readers, of datagrams and of console lines, only put inputs into its channel.
+// One goroutine owns the server and everything around it, so there is no lock around
+// either. Two readers, of datagrams and of console lines, only put inputs into its channel.
 // The loop takes what is already waiting, steps it all, and performs once: many commands
 // share one fsync.
 
@@ -2114,19 +2163,24 @@ const maxWaiting = 4096
 // passed.
 func (sh *shell) run() {
 	defer stopOnBrokenInvariant()
+	always := make(chan bool)
+	close(always)
 	var inputs []input
 	for {
 		inputs = inputs[:0]
 		ticked, late := false, false
-		if !sh.server.behind() {
-			select {
-			case in := <-sh.inputs:
-				inputs = sh.take(inputs, in)
-			case <-sh.ticks:
-				ticked = true
-			case <-sh.late:
-				late = true
-			}
+		var work chan bool // nil: wait for something to happen
+		if sh.server.behind() && !sh.faults.crashed {
+			work = always // entries wait to be applied, but not before the clock
+		}
+		select {
+		case in := <-sh.inputs:
+			inputs = sh.take(inputs, in)
+		case <-sh.ticks:
+			ticked = true
+		case <-sh.late:
+			late = true
+		case <-work:
 		}
 		for more := true; more && len(inputs) < maxWaiting; {
 			select {
@@ -2154,6 +2208,9 @@ func (sh *shell) stepQueued(late bool) {
 		sh.queue, sh.late = sh.queue[:0], nil
 	}
 }
+
+// uncommitted tells whether a leader has entries on their way to a majority.
+func (s *server) uncommitted() bool { return s.role == leader && s.commitIndex < s.lastIndex() }
 
 const gatherFor = 10 * time.Millisecond
 
@@ -2202,9 +2259,9 @@ func (sh *shell) step(inputs ...input) {
 	sh.setPrompt()
 }
 
-// perform is where the rule Persist can be seen. Nothing else in this file writes to the server's file
-// or sends in its name, so the order of these steps is the proof: whatever depends on a
-// record leaves after the record is on the disk.
+// perform is where the rule Persist can be seen. Whatever a Step returns passes through
+// here, so the order of these lines is the proof: what depends on a record leaves after
+// the record is on the disk.
 func (sh *shell) perform(out Output) {
 	sh.screen.narrate(out.Trace)
 	for i := range out.Early { // D7: requests of a leader promise nothing about its disk
@@ -2242,7 +2299,7 @@ func (sh *shell) reply(r *reply) {
 }
 
 // readDatagrams decodes what arrives and puts it into the channel, nothing else.
-func (sh *shell) readDatagrams() {
+func (sh *shell) readDatagrams(self int) {
 	buf := make([]byte, maxDatagram+1)
 	for {
 		n, from, err := sh.conn.ReadFromUDPAddrPort(buf)
@@ -2250,7 +2307,7 @@ func (sh *shell) readDatagrams() {
 			continue // some systems report here that an earlier datagram found nobody
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		in, drop := decode(buf[:n], from, sh.server.id, sh.addresses)
+		in, drop := decode(buf[:n], from, self, sh.addresses)
 		if drop != "" {
 			in = dropped{from, drop}
 		}
@@ -2332,9 +2389,14 @@ const maxWidth = 100
 // count notes that a rule fired where a line about it would be too much.
 func (s *server) count(tag string) { s.fired[tag]++ }
 
-// tell narrates something that happened here.
+// tell counts a rule that fired and narrates it.
 func (s *server) tell(level int, tag, format string, args ...any) {
-	s.fired[tag]++
+	s.count(tag)
+	s.say(level, tag, format, args...)
+}
+
+// say narrates something that happened here.
+func (s *server) say(level int, tag, format string, args ...any) {
 	if level > s.watch {
 		return
 	}
@@ -2344,13 +2406,25 @@ func (s *server) tell(level int, tag, format string, args ...any) {
 
 // tellSent narrates a message that send will stamp next.
 func (s *server) tellSent(level int, tag string, to int, format string, args ...any) {
-	s.fired[tag]++
 	if level <= s.watch {
 		s.write(s.lamport+1, fmt.Sprintf("->S%d", to), fmt.Sprintf(format, args...), tag)
 	}
 }
 
-func (s *server) tellVote(to int, granted bool, tag, why string) {
+// tellVote says why a vote was granted or refused.
+func (s *server) tellVote(to, term int, rv *requestVote, granted bool) {
+	tag, why, last := "RV2", "", ref{rv.LastLogIndex, rv.LastLogTerm}
+	switch {
+	case granted:
+		why = fmt.Sprintf("%v is no older than my %v", last, s.lastRef())
+	case term < s.currentTerm:
+		tag, why = "RV1", fmt.Sprintf("t%d is over, this is t%d", term, s.currentTerm)
+	case s.votedFor != none && s.votedFor != rv.CandidateID:
+		why = fmt.Sprintf("my vote in t%d is S%d's", term, s.votedFor)
+	default:
+		why = fmt.Sprintf("my last %v is newer than %v", s.lastRef(), last)
+	}
+	s.count(tag)
 	if granted {
 		s.tellSent(2, tag, to, "VoteReply granted: %s", why)
 	} else {
@@ -2360,15 +2434,18 @@ func (s *server) tellVote(to int, granted bool, tag, why string) {
 
 func (s *server) tellAppend(to int, ae *appendEntries) {
 	if len(ae.Entries) == 0 {
+		s.count("Lead1")
 		s.tellSent(3, "Lead1", to, "AppendEntries prev=%v [] commit=%d",
 			ref{ae.PrevLogIndex, ae.PrevLogTerm}, ae.LeaderCommit)
 		return
 	}
+	s.count("Lead3")
 	s.tellSent(2, "Lead3", to, "AppendEntries prev=%v [%v] commit=%d",
 		ref{ae.PrevLogIndex, ae.PrevLogTerm}, carried{ae}, ae.LeaderCommit)
 }
 
 func (s *server) tellAppended(to, n, match int) {
+	s.count("Fol1")
 	if n == 0 {
 		s.tellSent(3, "Fol1", to, "AppendReply ok match=%d", match)
 	} else {
@@ -2378,7 +2455,7 @@ func (s *server) tellAppended(to, n, match int) {
 
 func (s *server) tellCommand(r *request) {
 	if s.count("Lead2"); s.watch >= 2 {
-		s.tell(2, "Lead2", "client %s: append %v, answer after applying", r.Client, ref{s.lastIndex() + 1, s.currentTerm})
+		s.say(2, "Lead2", "client %s: append %v, answer after applying", r.Client, ref{s.lastIndex() + 1, s.currentTerm})
 	}
 }
 
@@ -3156,9 +3233,7 @@ func splitCommands(line string) (commands []string, err error) {
 	if quoted {
 		return nil, errors.New("an unfinished quote; nothing of this line was done")
 	}
-	if start <= len(line) {
-		add(len(line))
-	}
+	add(len(line))
 	return commands, nil
 }
 
@@ -3953,7 +4028,7 @@ func (sh *shell) setDelay(args []string) string {
 func (sh *shell) crash([]string) string {
 	sh.tellFault(1, "", "crash: all but the file is forgotten")
 	sh.faults.crashed = true
-	sh.faults.held, sh.faults.delayed = nil, nil
+	sh.faults.held, sh.queue, sh.late = nil, nil, nil
 	return "ok"
 }
 
@@ -4204,7 +4279,7 @@ func runServer(o options) {
 	runtime.GOMAXPROCS(1)
 	sh := &shell{server: s, dir: o.dir, disk: disk, conn: conn, addresses: o.addresses, inputs: make(chan any, maxWaiting),
 		ticks: time.NewTicker(o.tick).C, screen: openScreen()}
-	go sh.readDatagrams()
+	go sh.readDatagrams(o.id)
 	go sh.readConsole(o)
 	sh.run()
 }
@@ -4238,7 +4313,7 @@ type cluster struct {
 
 type process struct {
 	*exec.Cmd
-	killed *atomic.Bool  // we did it
+	killed atomic.Bool   // we did it
 	gone   chan struct{} // closed when it has ended
 }
 
@@ -4306,7 +4381,7 @@ func (cl *cluster) start(id int) error {
 	if err := errors.Join(err1, err2, err3, cmd.Start()); err != nil {
 		return fmt.Errorf("server %d does not start: %w", id, err)
 	}
-	p := &process{cmd, new(atomic.Bool), make(chan struct{})}
+	p := &process{Cmd: cmd, gone: make(chan struct{})}
 	narration := bufio.NewReader(stderr)
 	if word, _ := bufio.NewReader(stdout).ReadString('\n'); word != "ready\n" {
 		line, _ := narration.ReadString('\n')

@@ -711,21 +711,39 @@ func TestClientCommand(t *testing.T) {
 	alone := leaderOf(1, 2)
 	expect(t, "Lead2 a leader of one is a majority", told(stepSafely(t, alone, asks("c", 1, "set x 1"))), "c/1 ok")
 
-	for _, row := range []struct {
-		name   string
-		server *server
-		ask    *request
-		answer string
-	}{
-		{"a follower that knows no leader", followerOf(3, hardState{2, none}), asks("c", 1, "set x 1"), "c/1 error: not the leader"},
-		{"a candidate", candidateOf(3, 2), asks("c", 1, "set x 1"), "c/1 error: not the leader"},
-		{"a follower, asked to read", followerOf(3, hardState{2, none}), asks("c", 4, "get x"), "c/4 error: not the leader"},
-		{"a read needs no entry", settledLeaderOf(1, 2), asks("c", 9, "get x"), "c/9 (none)"},
-	} {
-		last := row.server.lastIndex()
-		expect(t, "Lead2 not by "+row.name, told(row.server.Step(row.ask)), row.answer)
-		expect(t, "Lead2 not by "+row.name+": last entry", row.server.lastIndex(), last)
+	expect(t, "a read needs no entry", told(settledLeaderOf(1, 2).Step(asks("c", 9, "get x"))), "c/9 (none)")
+}
+
+// TestNotTheLeader: who else is asked sends clients to the leader; while there seems to be
+// none, the question waits a little for the end of the election.
+func TestNotTheLeader(t *testing.T) {
+	follower := followerOf(3, hardState{2, none})
+	follower.Step(sendAE(2, 0, 0, nil, 0))
+	out := follower.Step(asks("c", 1, "set x 1"))
+	expect(t, "a follower sends clients to its leader", words(told(out), follower.lastIndex()), words("c/1 error: not the leader (S2)", 0))
+	tickTimes(follower, heartbeatTicks)
+	expect(t, "… a late heartbeat is no reason to doubt it", told(follower.Step(asks("c", 1, "set x 1"))), "c/1 error: not the leader (S2)")
+	follower.Step(tick{})
+	expect(t, "… an overdue one is: the question waits", told(follower.Step(asks("c", 2, "get x"))), "")
+	expect(t, "… until the leader is heard of", told(follower.Step(sendAE(2, 0, 0, nil, 0))), "c/2 error: not the leader (S2)")
+
+	for name, s := range map[string]*server{"a follower without a leader": followerOf(3, hardState{2, none}), "a candidate": candidateOf(3, 2)} {
+		expect(t, name+" lets it wait", told(s.Step(asks("c", 1, "set x 1"))), "")
+		s.electionDue = 1000
+		expect(t, name+": … but not long", words(told(tickTimes(s, electionTicksMin-1)), told(s.Step(tick{}))), words("", "c/1 error: not the leader"))
+		expect(t, name+": … and takes nothing into its log", s.lastIndex(), 0)
 	}
+
+	s := candidateOf(3, 2)
+	s.Step(asks("c", 1, "set x 1"))
+	s.Step(voteReply(2, 2, true))
+	out = s.Step()
+	expect(t, "who wins serves it", words(records(out), s.lastIndex()), words("#2t2", 2))
+	many := followerOf(3, hardState{2, none})
+	for range maxHeld {
+		many.Step(asks("c", 1, "get x"))
+	}
+	expect(t, "no more than maxHeld wait", told(many.Step(asks("c", 1, "get x"))), "c/1 error: not the leader")
 }
 
 // TestSend is [Lead3] and its deviations: what a leader sends, and when.

@@ -221,7 +221,8 @@ func newServer(id int, peers []int, hard hardState, log []entry, r *rand.Rand) *
 // are one record: a crash between a new term and its vote would leave a vote that
 // belongs to another term.
 func (s *server) setTermAndVote(term, votedFor int) {
-	must(term > s.currentTerm || term == s.currentTerm && s.votedFor == none, "terms never fall, and one vote a term")
+	must(term > s.currentTerm || term == s.currentTerm && s.votedFor == none,
+		"terms never fall, and one vote a term")
 	s.currentTerm, s.votedFor = term, votedFor
 	s.count("Persist")
 	s.out.Persist = append(s.out.Persist, record{hard: &hardState{term, votedFor}}) // [Persist]
@@ -232,7 +233,8 @@ func (s *server) setTermAndVote(term, votedFor int) {
 // record for the cut: an entry's record replaces all from its index on.
 func (s *server) store(index int, entries ...entry) {
 	must(index > s.commitIndex, "a committed entry is never replaced (State Machine Safety)")
-	must(index > s.lastIndex() || s.role != leader, "a leader never replaces its own entries (Leader Append-Only)")
+	must(index > s.lastIndex() || s.role != leader,
+		"a leader never replaces its own entries (Leader Append-Only)")
 	must(index <= s.lastIndex()+1, "a log has no gaps")
 	s.count("Persist")
 	if index <= s.lastIndex() {
@@ -240,8 +242,8 @@ func (s *server) store(index int, entries ...entry) {
 		// that append moves to fresh memory instead of rewriting them.
 		s.log = s.log[:index:index]
 	}
-	for _, e := range entries {
-		s.out.Persist = append(s.out.Persist, record{index: s.lastIndex() + 1, entry: e}) // [Persist]
+	for _, e := range entries { // [Persist]
+		s.out.Persist = append(s.out.Persist, record{index: s.lastIndex() + 1, entry: e})
 		s.log = append(s.log, e)
 	}
 }
@@ -302,7 +304,7 @@ type appendEntriesReply struct {
 
 	// A refusal of [AE2] says what it refuses and where to try again (D5).
 	PrevLogIndex  int `json:"prevLogIndex,omitempty"`
-	ConflictTerm  int `json:"conflictTerm,omitempty"`  // term of the entry that does not match, or 0
+	ConflictTerm  int `json:"conflictTerm,omitempty"`  // of the entry that does not match, or 0
 	ConflictIndex int `json:"conflictIndex,omitempty"` // first index of that term, or lastIndex+1
 }
 
@@ -678,7 +680,8 @@ func (s *server) takeBackLost() {
 	for _, p := range s.peers {
 		w := s.progress[p]
 		if len(w.flying) > 0 && s.now-w.flying[0].sent >= heartbeatTicks {
-			s.nextIndex[p] = max(s.matchIndex[p]+1, w.flying[0].first) // part of it may be confirmed
+			// Part of it may be confirmed.
+			s.nextIndex[p] = max(s.matchIndex[p]+1, w.flying[0].first)
 			w.flying, w.probing, w.repair = nil, true, s.seq
 		}
 	}
@@ -688,7 +691,8 @@ func (s *server) takeBackLost() {
 // run, so term is never above currentTerm here.
 func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 	if term < s.currentTerm { // [AE1]
-		s.refuse(from, "AE1", appendEntriesReply{Seq: ae.Seq}, "t%d is over, this is t%d", term, s.currentTerm)
+		s.refuse(from, "AE1", appendEntriesReply{Seq: ae.Seq},
+			"t%d is over, this is t%d", term, s.currentTerm)
 		return
 	}
 	s.follow(ae.LeaderID)
@@ -706,7 +710,8 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 		// Cut only at a real conflict. A late, shorter AppendEntries is no conflict, and
 		// cutting to its length would erase entries that this server has already confirmed.
 		if index <= s.lastIndex() {
-			s.tell(1, "AE3", "%v conflicts with %v, cut from there", s.refAt(index), ref{index, e.Term})
+			s.tell(1, "AE3", "%v conflicts with %v, cut from there",
+				s.refAt(index), ref{index, e.Term})
 		}
 		s.store(index, ae.Entries[i:]...) // [AE3] cuts, [AE4] appends
 		s.count("AE4")
@@ -720,7 +725,8 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 		s.commitIndex = n
 	}
 	s.tellAppended(from, len(ae.Entries), lastNew)
-	s.send(from, Message{AppendEntriesReply: &appendEntriesReply{Success: true, MatchIndex: lastNew, Seq: ae.Seq}})
+	s.send(from, Message{AppendEntriesReply: &appendEntriesReply{
+		Success: true, MatchIndex: lastNew, Seq: ae.Seq}})
 }
 
 // follow accepts the sender of a current AppendEntries as the leader. It restarts
@@ -918,7 +924,8 @@ func parseOperation(command string) (op operation, err error) {
 		return op, errors.New("the command is not valid UTF-8")
 	}
 	if strings.IndexByte(command, '\n') >= 0 || strings.IndexByte(command, '\r') >= 0 {
-		return op, errors.New(`a command is one line; write "...\n..." for a value with a line break`)
+		return op, errors.New(`a command is one line; ` +
+			`write "...\n..." for a value with a line break`)
 	}
 	verb, rest, err := nextWord(command)
 	if err != nil {
@@ -945,7 +952,8 @@ func parseOperation(command string) (op operation, err error) {
 	case "":
 		err = errors.New("an empty command; try set, get, del, incr or cas")
 	default:
-		err = fmt.Errorf("no such command %s; there are set, get, del, incr and cas", clipQuote(verb))
+		err = fmt.Errorf("no such command %s; there are set, get, del, incr and cas",
+			clipQuote(verb))
 	}
 	switch {
 	case err != nil:
@@ -1089,7 +1097,8 @@ func tooLarge(r *request, op operation) error {
 	}
 	e := entry{Client: r.Client, Serial: r.Serial, Command: r.Command}
 	if e.size() > maxBatchBytes || jsonSize(display(op.value)) > maxBatchBytes {
-		return fmt.Errorf("the command would not fit into a datagram of %d bytes once its escapes are written out", maxDatagram)
+		return fmt.Errorf("the command would not fit into a datagram of %d bytes "+
+			"once its escapes are written out", maxDatagram)
 	}
 	return nil
 }
@@ -1100,7 +1109,8 @@ func (r *request) isRead() bool {
 }
 
 func (s *server) answer(r *request, a answer) {
-	s.out.Reply = append(s.out.Reply, reply{to: r.to, client: r.Client, serial: r.Serial, answer: a})
+	s.out.Reply = append(s.out.Reply,
+		reply{to: r.to, client: r.Client, serial: r.Serial, answer: a})
 }
 
 // machine is the state machine: a function of the log, and of nothing else.
@@ -1111,7 +1121,11 @@ type machine struct {
 }
 
 func newMachine() machine {
-	return machine{values: map[string]string{}, sessions: map[string]*list.Element{}, recent: list.New()}
+	return machine{
+		values:   map[string]string{},
+		sessions: map[string]*list.Element{},
+		recent:   list.New(),
+	}
 }
 
 // get is the answer of the command get.
@@ -1147,7 +1161,8 @@ func (m *machine) execute(command string) answer {
 		if ok {
 			is = quoteFound(found)
 		}
-		return answer{err: fmt.Sprintf("%s is %s, not %s; nothing changed", clip(display(op.key), 300), is, quoteFound(op.old))}
+		return answer{err: fmt.Sprintf("%s is %s, not %s; nothing changed",
+			clip(display(op.key), 300), is, quoteFound(op.old))}
 	case "incr":
 		return m.incr(op.key, found, ok, op.n)
 	}
@@ -1159,12 +1174,14 @@ func (m *machine) incr(key, found string, ok bool, n int64) answer {
 	if ok {
 		var err error
 		if old, err = strconv.ParseInt(found, 10, 64); err != nil {
-			return answer{err: fmt.Sprintf("%s is %s, not a number of 64 bits; nothing changed", clip(display(key), 300), quoteFound(found))}
+			return answer{err: fmt.Sprintf("%s is %s, not a number of 64 bits; nothing changed",
+				clip(display(key), 300), quoteFound(found))}
 		}
 	}
 	sum := old + n
 	if (sum > old) != (n > 0) {
-		return answer{err: fmt.Sprintf("%s is %d, adding %d would overflow; nothing changed", clip(display(key), 300), old, n)}
+		return answer{err: fmt.Sprintf("%s is %d, adding %d would overflow; nothing changed",
+			clip(display(key), 300), old, n)}
 	}
 	m.values[key] = strconv.FormatInt(sum, 10)
 	return answer{result: m.values[key]}
@@ -1207,7 +1224,8 @@ func (m *machine) apply(e *entry) (a answer, ok bool) {
 	if element == nil {
 		if e.Serial > 1 { // [SE4]
 			return answer{err: fmt.Sprintf("no session for client %s: "+
-				"it was forgotten, and with it what became of serial %d; begin again with serial 1, under a new name", e.Client, e.Serial)}, true
+				"it was forgotten, and with it what became of serial %d; "+
+				"begin again with serial 1, under a new name", e.Client, e.Serial)}, true
 		}
 		element = m.recent.PushBack(&session{client: e.Client})
 		m.sessions[e.Client] = element
@@ -1276,7 +1294,8 @@ func (s *server) answerWaiting(e *entry, a answer, ok bool) {
 	}
 	delete(s.waiting, e.Client)
 	if ok && w.to.IsValid() {
-		s.out.Reply = append(s.out.Reply, reply{to: w.to, client: e.Client, serial: e.Serial, answer: a})
+		s.out.Reply = append(s.out.Reply,
+			reply{to: w.to, client: e.Client, serial: e.Serial, answer: a})
 	}
 }
 
@@ -1313,7 +1332,7 @@ func (s *server) serveHeld() {
 		n := 0
 		for n < len(s.held) && s.now >= s.held[n].until {
 			r := s.held[n]
-			s.out.Reply = append(s.out.Reply, reply{to: r.to, client: r.Client, serial: r.Serial, answer: answer{err: errNotLeader}})
+			s.answer(r.request, answer{err: errNotLeader})
 			n++
 		}
 		s.held = s.held[n:]
@@ -1441,7 +1460,8 @@ type diskRecord struct {
 // appendRecord appends the line of r to b.
 func appendRecord(b []byte, r record) []byte {
 	if r.hard != nil {
-		return appendLine(b, fmt.Appendf(nil, `{"term":%d,"votedFor":%d}`, r.hard.Term, r.hard.VotedFor))
+		return appendLine(b, fmt.Appendf(nil, `{"term":%d,"votedFor":%d}`,
+			r.hard.Term, r.hard.VotedFor))
 	}
 	start := len(b)
 	b = append(b, "00000000 {\"index\":"...)
@@ -1481,7 +1501,8 @@ func unsealLine(line []byte) []byte {
 		return nil
 	}
 	sum, err := strconv.ParseUint(string(line[:8]), 16, 32)
-	if err != nil || uint32(sum) != crc32.ChecksumIEEE(line[9:]) || !bytes.Equal(line[:8], bytes.ToLower(line[:8])) {
+	lower := bytes.Equal(line[:8], bytes.ToLower(line[:8]))
+	if err != nil || !lower || uint32(sum) != crc32.ChecksumIEEE(line[9:]) {
 		return nil
 	}
 	return line[9:]
@@ -1498,10 +1519,12 @@ func replay(data []byte, id int) (hard hardState, log []entry, good int, err err
 		}
 		if text == nil {
 			if line == 1 && !bytes.HasPrefix(header(id), bytes.TrimRight(data, "\x00")) { // [DK1]
-				return hard, log, 0, errors.New("line 1: this is no file of this program, or its first line is damaged")
+				return hard, log, 0, errors.New("line 1: this is no file of this program, " +
+					"or its first line is damaged")
 			}
 			if holdsRecord(data[good:]) { // [DK4]
-				err = fmt.Errorf("line %d: damaged, but intact records follow; this server may have promised what is lost, "+
+				err = fmt.Errorf("line %d: damaged, but intact records follow; "+
+					"this server may have promised what is lost, "+
 					"so do not start it with this file", line)
 			}
 			return hard, log, good, err
@@ -1535,7 +1558,8 @@ func replayRecord(text string, line, id int, hard *hardState, log *[]entry) erro
 	case r.Term < hard.Term:
 		return fmt.Errorf("the term falls from %d to %d", hard.Term, r.Term)
 	case r.Term == hard.Term && hard.VotedFor != none && *r.VotedFor != hard.VotedFor:
-		return fmt.Errorf("the vote in term %d changes from S%d to S%d", r.Term, hard.VotedFor, *r.VotedFor)
+		return fmt.Errorf("the vote in term %d changes from S%d to S%d",
+			r.Term, hard.VotedFor, *r.VotedFor)
 	default:
 		*hard = hardState{r.Term, *r.VotedFor}
 	}
@@ -1566,7 +1590,8 @@ func replayEntry(r diskRecord, currentTerm int, log *[]entry) error {
 		before = (*log)[r.Index-2].Term
 	}
 	if r.Term < before || r.Term > currentTerm {
-		return fmt.Errorf("entry %d has term %d, outside %d to %d", r.Index, r.Term, before, currentTerm)
+		return fmt.Errorf("entry %d has term %d, outside %d to %d",
+			r.Index, r.Term, before, currentTerm)
 	}
 	*log = append((*log)[:r.Index-1], r.entry) // [DK2]
 	return nil
@@ -1578,12 +1603,14 @@ func replayEntry(r diskRecord, currentTerm int, log *[]entry) error {
 func holdsRecord(data []byte) bool {
 	data = bytes.TrimRight(data, "\x00") // a file that grew before its blocks were written
 	for at := 0; ; at++ {
-		brace := bytes.Index(data[at:], []byte(`{"`)) // inside a JSON string the quote would be escaped
+		// Inside a JSON string the quote would be escaped.
+		brace := bytes.Index(data[at:], []byte(`{"`))
 		if brace < 0 {
 			return false
 		}
 		at += brace
-		if at < 9 || data[at-1] != ' ' || strings.Trim(string(data[at-9:at-1]), "0123456789abcdef") != "" {
+		if at < 9 || data[at-1] != ' ' ||
+			strings.Trim(string(data[at-9:at-1]), "0123456789abcdef") != "" {
 			continue
 		}
 		// A record's JSON holds no raw newline, so it ends where a JSON value ends.
@@ -1719,7 +1746,8 @@ func (e *entry) appendFields(b []byte) []byte {
 
 // size is how many bytes e takes in an AppendEntries, at most.
 func (e *entry) size() int {
-	return len(`{"term":,"client":,"serial":,"command":},`) + 2*20 + jsonSize(e.Client) + jsonSize(e.Command)
+	return len(`{"term":,"client":,"serial":,"command":},`) + 2*20 +
+		jsonSize(e.Client) + jsonSize(e.Command)
 }
 
 // appendJSON appends s as a JSON string.
@@ -1762,7 +1790,8 @@ func appendMessage(b []byte, m *Message) []byte {
 	if ae == nil {
 		return appendAny(b, m)
 	}
-	b = fmt.Appendf(b, `{"from":%d,"to":%d,"term":%d,"at":%d,"appendEntries":{"leaderId":%d,"prevLogIndex":%d,"prevLogTerm":%d,"entries":[`,
+	b = fmt.Appendf(b, `{"from":%d,"to":%d,"term":%d,"at":%d,`+
+		`"appendEntries":{"leaderId":%d,"prevLogIndex":%d,"prevLogTerm":%d,"entries":[`,
 		m.From, m.To, m.Term, m.At, ae.LeaderID, ae.PrevLogIndex, ae.PrevLogTerm)
 	for i := range ae.Entries {
 		if i > 0 {
@@ -1874,14 +1903,16 @@ func (r *mirror) fields() (e entry) {
 // second, or nothing.
 func readRequest(data string) *request {
 	r := mirror{rest: data}
-	q := &request{Client: r.text(`{"clientRequest":{"client":`), Serial: r.number(`,"serial":`), Command: r.text(`,"command":`)}
+	q := &request{Client: r.text(`{"clientRequest":{"client":`),
+		Serial: r.number(`,"serial":`), Command: r.text(`,"command":`)}
 	return ifWhole(&r, q)
 }
 
 // readAppendEntries reads an AppendEntries, which may hold hundreds of entries.
 func readAppendEntries(data string) *Message {
 	r := mirror{rest: data}
-	m := &Message{From: r.number(`{"from":`), To: r.number(`,"to":`), Term: r.number(`,"term":`), At: r.number(`,"at":`)}
+	m := &Message{From: r.number(`{"from":`), To: r.number(`,"to":`),
+		Term: r.number(`,"term":`), At: r.number(`,"at":`)}
 	ae := &appendEntries{LeaderID: r.number(`,"appendEntries":{"leaderId":`),
 		PrevLogIndex: r.number(`,"prevLogIndex":`), PrevLogTerm: r.number(`,"prevLogTerm":`)}
 	r.must(`,"entries":[`)
@@ -1928,7 +1959,8 @@ func formOf(object string, fromServer bool) string {
 		if !fromServer {
 			return "clientRequest? console?"
 		}
-		return "clientRequest? console? from? to? term? at? requestVote? requestVoteReply? appendEntries? appendEntriesReply?"
+		return "clientRequest? console? from? to? term? at? " +
+			"requestVote? requestVoteReply? appendEntries? appendEntriesReply?"
 	case "requestVote":
 		return "candidateId lastLogIndex lastLogTerm"
 	case "requestVoteReply":
@@ -1985,7 +2017,9 @@ func checkNames(d *json.Decoder, names []string, fromServer bool) error {
 			return err
 		}
 		name, _ := token.(string)
-		i := slices.IndexFunc(missing, func(m string) bool { return strings.TrimSuffix(m, "?") == name })
+		i := slices.IndexFunc(missing, func(m string) bool {
+			return strings.TrimSuffix(m, "?") == name
+		})
 		if i < 0 {
 			return fmt.Errorf("what is %s here, or here again?", clipQuote(name))
 		}
@@ -2005,7 +2039,9 @@ func checkNames(d *json.Decoder, names []string, fromServer bool) error {
 
 // decode reads a datagram that came from an address. It returns what the loop takes as
 // an input, or a reason to drop it. addresses are the servers', by id; self is ours.
-func decode(data []byte, from netip.AddrPort, self int, addresses map[int]netip.AddrPort) (in any, drop string) {
+func decode(data []byte, from netip.AddrPort, self int,
+	addresses map[int]netip.AddrPort) (in any, drop string) {
+
 	text := string(data) // what is read shares its memory
 	if r := readRequest(text); r != nil {
 		return checkRequest(r, data, from)
@@ -2055,7 +2091,8 @@ func isServer(address netip.AddrPort, addresses map[int]netip.AddrPort) bool {
 
 // bodies counts what a server may be sent.
 func (d *datagram) bodies() (n int) {
-	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil, d.AppendEntries != nil, d.AppendEntriesReply != nil,
+	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil,
+		d.AppendEntries != nil, d.AppendEntriesReply != nil,
 		d.ClientRequest != nil, d.Console != nil} {
 		if is {
 			n++
@@ -2068,7 +2105,8 @@ func (d *datagram) bodies() (n int) {
 // is no character, such as half a surrogate pair.
 func replaced(command string, data []byte) bool {
 	n := strings.Count(command, "\ufffd")
-	return n > 0 && n > bytes.Count(data, []byte("\ufffd"))+bytes.Count(bytes.ToLower(data), []byte(`\ufffd`))
+	return n > 0 && n > bytes.Count(data, []byte("\ufffd"))+
+		bytes.Count(bytes.ToLower(data), []byte(`\ufffd`))
 }
 
 // validClient: see request.
@@ -2085,7 +2123,9 @@ func validClient(client string) bool {
 const maxNumber = 1 << 52
 
 // checkMessage holds a Message against what any honest server would send.
-func checkMessage(m *Message, data []byte, from netip.AddrPort, self int, addresses map[int]netip.AddrPort) (any, string) {
+func checkMessage(m *Message, data []byte, from netip.AddrPort, self int,
+	addresses map[int]netip.AddrPort) (any, string) {
+
 	address, known := addresses[m.From]
 	switch {
 	case !utf8.Valid(data):
@@ -2101,22 +2141,28 @@ func checkMessage(m *Message, data []byte, from netip.AddrPort, self int, addres
 }
 
 func inRange(m *Message) bool {
-	small := func(numbers ...int) bool { return slices.Min(numbers) >= 0 && slices.Max(numbers) < maxNumber }
-	position := func(index, term int) bool { return small(index, term) && term <= m.Term && (index == 0) == (term == 0) }
+	small := func(numbers ...int) bool {
+		return slices.Min(numbers) >= 0 && slices.Max(numbers) < maxNumber
+	}
+	position := func(index, term int) bool {
+		return small(index, term) && term <= m.Term && (index == 0) == (term == 0)
+	}
 	switch {
 	case m.RequestVote != nil:
 		r := m.RequestVote
 		return r.CandidateID == m.From && position(r.LastLogIndex, r.LastLogTerm)
 	case m.AppendEntries != nil:
 		r := m.AppendEntries
-		if r.LeaderID != m.From || !position(r.PrevLogIndex, r.PrevLogTerm) || !small(r.LeaderCommit, r.Seq) || r.Entries == nil {
+		if r.LeaderID != m.From || !position(r.PrevLogIndex, r.PrevLogTerm) ||
+			!small(r.LeaderCommit, r.Seq) || r.Entries == nil {
 			return false
 		}
 		term := max(1, r.PrevLogTerm)
 		for i := range r.Entries { // terms never fall along a log, and none is of the future
 			e := &r.Entries[i]
 			empty := e.Client == "" && e.Serial == 0 && e.Command == ""
-			if e.Term < term || e.Term > m.Term || !empty && (!validClient(e.Client) || e.Serial < 1) {
+			asked := validClient(e.Client) && e.Serial >= 1
+			if e.Term < term || e.Term > m.Term || !empty && !asked {
 				return false
 			}
 			term = e.Term
@@ -2269,7 +2315,8 @@ func (sh *shell) perform(out Output) {
 	}
 	err := sh.disk.append(out.Persist) // [Persist]
 	if err != nil {                    // [DK5]
-		fatal("%s: %v; nothing was answered since. Look after the disk, then start this server again", sh.disk.file.Name(), err)
+		fatal("%s: %v; nothing was answered since. "+
+			"Look after the disk, then start this server again", sh.disk.file.Name(), err)
 	}
 	for i := range out.Send {
 		sh.send(&out.Send[i])
@@ -2341,7 +2388,8 @@ func (sh *shell) reportDrops() {
 	if d.fresh == 0 || sh.faults.clock < d.due {
 		return
 	}
-	sh.tellFault(1, "", fmt.Sprintf("dropped %d, the last from %v: %s", d.fresh, d.last.from, d.last.why))
+	sh.tellFault(1, "", fmt.Sprintf("dropped %d, the last from %v: %s",
+		d.fresh, d.last.from, d.last.why))
 	d.fresh, d.due = 0, sh.faults.clock+100
 }
 
@@ -2355,7 +2403,8 @@ func stopOnBrokenInvariant() {
 	switch r := recover().(type) {
 	case nil:
 	case brokenInvariant:
-		fatal("broken invariant: %s; this is a bug or a forged message, and the server stops before it spreads", string(r))
+		fatal("broken invariant: %s; this is a bug or a forged message, "+
+			"and the server stops before it spreads", string(r))
 	default:
 		panic(r)
 	}
@@ -2455,7 +2504,8 @@ func (s *server) tellAppended(to, n, match int) {
 
 func (s *server) tellCommand(r *request) {
 	if s.count("Lead2"); s.watch >= 2 {
-		s.say(2, "Lead2", "client %s: append %v, answer after applying", r.Client, ref{s.lastIndex() + 1, s.currentTerm})
+		s.say(2, "Lead2", "client %s: append %v, answer after applying",
+			r.Client, ref{s.lastIndex() + 1, s.currentTerm})
 	}
 }
 
@@ -2510,12 +2560,14 @@ func (m *Message) String() string {
 	head := fmt.Sprintf("S%d->S%d t%d %s ", m.From, m.To, m.Term, m.kind())
 	switch {
 	case m.RequestVote != nil:
-		return head + fmt.Sprintf("last=%v", ref{m.RequestVote.LastLogIndex, m.RequestVote.LastLogTerm})
+		rv := m.RequestVote
+		return head + fmt.Sprintf("last=%v", ref{rv.LastLogIndex, rv.LastLogTerm})
 	case m.RequestVoteReply != nil && m.RequestVoteReply.VoteGranted:
 		return head + "granted"
 	case m.AppendEntries != nil:
 		ae := m.AppendEntries
-		return head + fmt.Sprintf("prev=%v [%v] commit=%d", ref{ae.PrevLogIndex, ae.PrevLogTerm}, carried{ae}, ae.LeaderCommit)
+		return head + fmt.Sprintf("prev=%v [%v] commit=%d",
+			ref{ae.PrevLogIndex, ae.PrevLogTerm}, carried{ae}, ae.LeaderCommit)
 	case m.AppendEntriesReply != nil && m.AppendEntriesReply.Success:
 		return head + fmt.Sprintf("ok match=%d", m.AppendEntriesReply.MatchIndex)
 	}
@@ -2527,7 +2579,8 @@ func (s *server) write(lamport int, arrow, text, tag string) {
 	if strings.ToLower(tag) != tag {
 		tag = "[" + tag + "]" // a rule; what is no rule (fault, disk) stands bare
 	}
-	head := fmt.Sprintf("%5d S%d %-9v t%-2d @%-4d %-4s ", lamport, s.id, s.role, s.currentTerm, s.now, arrow)
+	head := fmt.Sprintf("%5d S%d %-9v t%-2d @%-4d %-4s ",
+		lamport, s.id, s.role, s.currentTerm, s.now, arrow)
 	room := max(20, maxWidth-len(head)-1-len(tag))
 	text = strings.Map(asciiOnly, text)
 	if len(text) > room {
@@ -2608,34 +2661,66 @@ type rule struct{ tag, section, words, without string }
 
 func ruleBook() []rule {
 	return []rule{
-		{"Persist", "Figure 2, State", "term, vote and log reach the disk before anything that depends on them is answered.",
+		{"Persist", "Figure 2, State", "term, vote and log reach the disk before anything that " +
+			"depends on them is answered.",
 			"a restarted server votes twice in a term, or lacks an entry that it had confirmed."},
-		{"All1", "Figure 2, All Servers", "committed entries are applied in order, one by one.", "state machines differ."},
-		{"All2", "§5.1", "whoever sees a higher term adopts it and becomes a follower.", "an old leader never learns that it is one no more."},
-		{"Fol1", "§5.2", "a follower answers candidates and leaders.", "nobody can win an election or commit anything."},
-		{"Fol2", "§5.2", "a follower that hears from no leader and grants no vote for an election timeout becomes a candidate.",
+		{"All1", "Figure 2, All Servers", "committed entries are applied in order, one by one.",
+			"state machines differ."},
+		{"All2", "§5.1", "whoever sees a higher term adopts it and becomes a follower.",
+			"an old leader never learns that it is one no more."},
+		{"Fol1", "§5.2", "a follower answers candidates and leaders.",
+			"nobody can win an election or commit anything."},
+		{"Fol2", "§5.2", "a follower that hears from no leader and grants no vote for an " +
+			"election timeout becomes a candidate.",
 			"a dead leader is never replaced."},
-		{"Cand1", "§5.2", "a candidate begins a new term, votes for itself, restarts its timer and asks everybody.", "no election."},
-		{"Cand2", "§5.2", "a candidate with votes from a majority leads.", "with fewer votes, two candidates could win one term."},
-		{"Cand3", "§5.2", "a candidate that hears AppendEntries of its own term follows their sender.", "it would depose a leader that it could follow."},
-		{"Cand4", "§5.2", "a candidate whose election times out starts another.", "a split vote stops the cluster for ever."},
-		{"Lead1", "§5.2", "a leader sends AppendEntries to all at once, and whenever it is idle.", "followers start elections under a living leader."},
-		{"Lead2", "§5.3", "a leader appends a client's command and answers after applying it.", "clients are told of writes that are lost."},
-		{"Lead3", "§5.3", "a leader sends a follower what it lacks, from nextIndex on.", "logs never become equal."},
-		{"Lead3a", "§5.3", "a success raises nextIndex and matchIndex, to what the reply confirms.", "entries count as stored where they are not."},
-		{"Lead3b", "§5.3", "a refusal lowers nextIndex, and the leader tries again.", "a follower with a conflict stays behind for ever."},
-		{"Lead4", "§5.4.2, Figure 8", "a leader commits what a majority stores, if it is of its own term; what is before it goes along.",
+		{"Cand1", "§5.2", "a candidate begins a new term, votes for itself, restarts its timer " +
+			"and asks everybody.",
+			"no election."},
+		{"Cand2", "§5.2", "a candidate with votes from a majority leads.",
+			"with fewer votes, two candidates could win one term."},
+		{"Cand3", "§5.2", "a candidate that hears AppendEntries of its own term follows their " +
+			"sender.",
+			"it would depose a leader that it could follow."},
+		{"Cand4", "§5.2", "a candidate whose election times out starts another.",
+			"a split vote stops the cluster for ever."},
+		{"Lead1", "§5.2", "a leader sends AppendEntries to all at once, and whenever it is idle.",
+			"followers start elections under a living leader."},
+		{"Lead2", "§5.3", "a leader appends a client's command and answers after applying it.",
+			"clients are told of writes that are lost."},
+		{"Lead3", "§5.3", "a leader sends a follower what it lacks, from nextIndex on.",
+			"logs never become equal."},
+		{"Lead3a", "§5.3", "a success raises nextIndex and matchIndex, to what the reply confirms.",
+			"entries count as stored where they are not."},
+		{"Lead3b", "§5.3", "a refusal lowers nextIndex, and the leader tries again.",
+			"a follower with a conflict stays behind for ever."},
+		{"Lead4", "§5.4.2, Figure 8", "a leader commits what a majority stores, if it is of " +
+			"its own term; what is before it goes along.",
 			"an entry that counted as committed is overwritten (Figure 8 (d))."},
-		{"RV1", "§5.1", "no vote for a candidate of an older term.", "elections that are over elect leaders."},
-		{"RV2", "§5.2, §5.4.1", "one vote a term, and only for a log at least as up to date as one's own.", "two leaders in a term, or a leader without committed entries."},
-		{"AE1", "§5.1", "entries from an older term are refused.", "a deposed leader overwrites its successor's entries."},
-		{"AE2", "§5.3", "entries are refused unless the one before them matches.", "logs have holes, and equal entries with different pasts."},
-		{"AE3", "§5.3", "an entry that conflicts goes, with all behind it; without a conflict, nothing goes.", "a late AppendEntries erases confirmed entries."},
-		{"AE4", "§5.3", "entries that are not in the log are appended.", "nothing is replicated, or a doubled datagram is stored twice."},
-		{"AE5", "§5.3", "commitIndex follows leaderCommit, up to the last new entry.", "a follower applies entries of its own that nobody has checked."},
-		{"RD3", "§8, thesis 6.4", "a read waits until a majority has answered an AppendEntries sent after it arrived.", "a deposed leader answers with the past."},
-		{"RD4", "§8, thesis 6.4", "a read waits until what was committed at its arrival is applied.", "a read misses a write that was answered before it."},
-		{"SE2", "§8, thesis 6.3", "a serial that was applied gets the stored answer and changes nothing.", "a retry is carried out twice."},
+		{"RV1", "§5.1", "no vote for a candidate of an older term.",
+			"elections that are over elect leaders."},
+		{"RV2", "§5.2, §5.4.1", "one vote a term, and only for a log at least as up to date as " +
+			"one's own.",
+			"two leaders in a term, or a leader without committed entries."},
+		{"AE1", "§5.1", "entries from an older term are refused.",
+			"a deposed leader overwrites its successor's entries."},
+		{"AE2", "§5.3", "entries are refused unless the one before them matches.",
+			"logs have holes, and equal entries with different pasts."},
+		{"AE3", "§5.3", "an entry that conflicts goes, with all behind it; without a conflict, " +
+			"nothing goes.",
+			"a late AppendEntries erases confirmed entries."},
+		{"AE4", "§5.3", "entries that are not in the log are appended.",
+			"nothing is replicated, or a doubled datagram is stored twice."},
+		{"AE5", "§5.3", "commitIndex follows leaderCommit, up to the last new entry.",
+			"a follower applies entries of its own that nobody has checked."},
+		{"RD3", "§8, thesis 6.4", "a read waits until a majority has answered an AppendEntries " +
+			"sent after it arrived.",
+			"a deposed leader answers with the past."},
+		{"RD4", "§8, thesis 6.4", "a read waits until what was committed at its arrival is " +
+			"applied.",
+			"a read misses a write that was answered before it."},
+		{"SE2", "§8, thesis 6.3", "a serial that was applied gets the stored answer and " +
+			"changes nothing.",
+			"a retry is carried out twice."},
 	}
 }
 
@@ -2651,7 +2736,8 @@ type screen struct {
 }
 
 func newScreen(people bool) *screen {
-	sc := &screen{jobs: make(chan func(), 1024), out: os.Stdout, err: os.Stderr, ask: people, text: "raft> "}
+	sc := &screen{jobs: make(chan func(), 1024), out: os.Stdout, err: os.Stderr,
+		ask: people, text: "raft> "}
 	go func() {
 		for job := range sc.jobs {
 			job()
@@ -2859,7 +2945,8 @@ func (l *consoleLine) answer(sh *shell, text string) {
 		if jsonSize(text) > maxBatchBytes {
 			text = strings.ToValidUTF8(text[:maxBatchBytes/3], "") + " ... (cut)"
 		}
-		sh.conn.WriteToUDPAddrPort(appendAny(nil, datagram{ConsoleReply: &consoleReply{l.ID, text}}), l.from)
+		d := datagram{ConsoleReply: &consoleReply{l.ID, text}}
+		sh.conn.WriteToUDPAddrPort(appendAny(nil, d), l.from)
 	}
 	if sh.leaving {
 		sh.screen.flush()
@@ -2899,9 +2986,16 @@ func (sh *shell) status([]string) string {
 	if f.frozen {
 		frozen = "frozen at "
 	}
-	return fmt.Sprintf("S%d %v t%d, voted %s, leader %s\nlog %d entries, last %v; commit %d, applied %d\nclock %s@%d; %s\n"+
-		"%v\nsince start %d fsyncs, %d datagrams sent; %d dropped as foreign or malformed", s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
-		s.lastIndex(), s.lastRef(), s.commitIndex, s.lastApplied, frozen, s.now, timer, f, sh.disk.syncs, sh.sent, sh.dropped.all)
+	return fmt.Sprintf("S%d %v t%d, voted %s, leader %s\n"+
+		"log %d entries, last %v; commit %d, applied %d\n"+
+		"clock %s@%d; %s\n"+
+		"%v\n"+
+		"since start %d fsyncs, %d datagrams sent; %d dropped as foreign or malformed",
+		s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
+		s.lastIndex(), s.lastRef(), s.commitIndex, s.lastApplied,
+		frozen, s.now, timer,
+		f,
+		sh.disk.syncs, sh.sent, sh.dropped.all)
 }
 
 // prompt shows what a person should know before typing: server, role, term, and every
@@ -3004,7 +3098,8 @@ func (sh *shell) peersText([]string) string {
 		if w := s.progress[p]; w.heard > 0 {
 			last = fmt.Sprintf("last reply %d ticks ago", s.now-w.at)
 		}
-		lines = append(lines, fmt.Sprintf("S%d next %d, match %d, %s", p, s.nextIndex[p], s.matchIndex[p], last))
+		lines = append(lines, fmt.Sprintf("S%d next %d, match %d, %s",
+			p, s.nextIndex[p], s.matchIndex[p], last))
 	}
 	return cmp.Or(strings.Join(lines, "\n"), "no peers")
 }
@@ -3021,7 +3116,9 @@ func setNumber(what *int, word string, low, high int) string {
 	return "ok"
 }
 
-func (sh *shell) setWatch(args []string) string { return setNumber(&sh.server.watch, args[0], 0, 3) }
+func (sh *shell) setWatch(args []string) string {
+	return setNumber(&sh.server.watch, args[0], 0, 3)
+}
 
 // maxFileText bounds what file shows, in bytes.
 const maxFileText = 24 << 10
@@ -3035,7 +3132,8 @@ func (sh *shell) fileText([]string) string {
 	if len(data) > maxFileText {
 		skipped := len(data) - maxFileText
 		skipped += bytes.IndexByte(data[skipped:], '\n') + 1
-		head = fmt.Sprintf("(%d bytes before this; cat %s shows them)\n", skipped, sh.disk.file.Name())
+		head = fmt.Sprintf("(%d bytes before this; cat %s shows them)\n",
+			skipped, sh.disk.file.Name())
 		data = data[skipped:]
 	}
 	return head + strings.TrimRight(strings.ToValidUTF8(string(data), "?"), "\n")
@@ -3050,7 +3148,8 @@ func (sh *shell) rules([]string) string {
 			never = append(never, rule.tag)
 		}
 	}
-	return fmt.Sprintf("fired: %s\n%d of %d; never: %s", cmp.Or(strings.Join(fired, ", "), "none"), len(fired), len(fired)+len(never),
+	return fmt.Sprintf("fired: %s\n%d of %d; never: %s",
+		cmp.Or(strings.Join(fired, ", "), "none"), len(fired), len(fired)+len(never),
 		cmp.Or(strings.Join(never, " "), "none"))
 }
 
@@ -3077,8 +3176,8 @@ func (sh *shell) view(args []string) string {
 	if err != nil {
 		return err.Error()
 	}
-	v := serverView{ID: s.id, Term: s.currentTerm, Commit: s.commitIndex, From: from, Last: s.lastIndex(), Role: s.role.String(),
-		Applied: s.lastApplied}
+	v := serverView{ID: s.id, Term: s.currentTerm, Commit: s.commitIndex, From: from,
+		Last: s.lastIndex(), Role: s.role.String(), Applied: s.lastApplied}
 	if from == 1 {
 		v.State = s.machine.checksum()
 	}
@@ -3091,7 +3190,8 @@ func (sh *shell) view(args []string) string {
 	for index, size := from, 0; index <= v.Last && size < maxBatchBytes/2; index++ {
 		e := s.log[index]
 		if len(e.Command) > 200 {
-			e.Command = fmt.Sprintf("%s... %08x", strings.ToValidUTF8(e.Command[:40], ""), crc32.ChecksumIEEE([]byte(e.Command)))
+			e.Command = fmt.Sprintf("%s... %08x", strings.ToValidUTF8(e.Command[:40], ""),
+				crc32.ChecksumIEEE([]byte(e.Command)))
 		}
 		v.Entries = append(v.Entries, e)
 		size += e.size()
@@ -3139,13 +3239,21 @@ const (
 	aftermath   = 30 * time.Millisecond
 )
 
-func newConsole(addresses map[int]netip.AddrPort, tick time.Duration, screen *screen) (*console, error) {
+func newConsole(addresses map[int]netip.AddrPort, tick time.Duration,
+	screen *screen) (*console, error) {
+
 	conn, err := net.ListenUDP("udp", nil)
 	if err != nil {
 		return nil, err
 	}
-	return &console{addresses: addresses, ids: slices.Sorted(maps.Keys(addresses)), conn: conn, screen: screen, patience: min(max(2*time.Second, 200*tick), 10*time.Second),
-		client: fmt.Sprintf("c%d-%d", os.Getpid(), time.Now().UnixNano())}, nil
+	return &console{
+		addresses: addresses,
+		ids:       slices.Sorted(maps.Keys(addresses)),
+		conn:      conn,
+		screen:    screen,
+		patience:  min(max(2*time.Second, 200*tick), 10*time.Second),
+		client:    fmt.Sprintf("c%d-%d", os.Getpid(), time.Now().UnixNano()),
+	}, nil
 }
 
 // maxLine is the longest line that the console reads, in bytes.
@@ -3254,7 +3362,8 @@ func (c *console) exec(line string) string {
 		}
 	}
 	if rest = strings.Trim(rest, " \t"); rest == "" || rest[0] == '@' {
-		return "error: @" + clip(target, 40) + " needs a command, as in @" + clip(target, 40) + " status"
+		at := "@" + clip(target, 40)
+		return "error: " + at + " needs a command, as in " + at + " status"
 	}
 	var answers []string
 	for _, id := range ids {
@@ -3270,7 +3379,8 @@ func (c *console) servers(list string) (ids []int, err error) {
 	for _, word := range strings.Split(list, ",") {
 		id, err := strconv.Atoi(word)
 		if _, ok := c.addresses[id]; err != nil || !ok {
-			return nil, fmt.Errorf("there is no server %s; there are %s", clipQuote(word), serverNames(c.ids))
+			return nil, fmt.Errorf("there is no server %s; there are %s",
+				clipQuote(word), serverNames(c.ids))
 		}
 		if !slices.Contains(ids, id) {
 			ids = append(ids, id)
@@ -3332,7 +3442,8 @@ func (c *console) help(_ int, args []string) string {
 	}
 	var lines []string
 	for _, cmd := range commands() {
-		lines = append(lines, strings.TrimRight(fmt.Sprintf("%-8s%-23s%s", cmd.name, cmd.args, cmd.help), " "))
+		line := fmt.Sprintf("%-8s%-23s%s", cmd.name, cmd.args, cmd.help)
+		lines = append(lines, strings.TrimRight(line, " "))
 	}
 	lines = append(lines, "@2 LINE, @2,3 LINE and @all LINE run a line on other servers.",
 		"; separates commands, # begins a comment, \"...\" holds a value with blanks or those.")
@@ -3342,7 +3453,8 @@ func (c *console) help(_ int, args []string) string {
 func (c *console) explain(_ int, args []string) string {
 	for _, rule := range ruleBook() {
 		if strings.EqualFold(rule.tag, strings.Trim(args[0], "[]")) {
-			return fmt.Sprintf("%s (%s): %s\nWithout it: %s", rule.tag, rule.section, rule.words, rule.without)
+			return fmt.Sprintf("%s (%s): %s\nWithout it: %s",
+				rule.tag, rule.section, rule.words, rule.without)
 		}
 	}
 	return "error: no such rule " + clipQuote(args[0]) + "; rules lists them"
@@ -3437,7 +3549,9 @@ func (c *console) request(to int, line string, patience time.Duration) string {
 	if err != nil {
 		return "error: " + err.Error()
 	}
-	if op.verb == "get" { // under another name: its serials are echoed, no more, and must not be taken for those of writes
+	if op.verb == "get" {
+		// Under another name: its serials are echoed, no more, and must not be taken for
+		// those of writes.
 		c.asked++
 		r.Client, r.Serial = c.client+"r", c.asked
 	} else {
@@ -3455,7 +3569,8 @@ func (c *console) request(to int, line string, patience time.Duration) string {
 			if !certain {
 				to = c.next(to)
 			}
-		case a.Error == errNotLeader && a.Leader != none && a.Leader != to && redirected < 2*len(c.ids):
+		case a.Error == errNotLeader && a.Leader != none && a.Leader != to &&
+			redirected < 2*len(c.ids):
 			redirected++
 			c.screen.note(fmt.Sprintf("S%d is not the leader; asking leader S%d", to, a.Leader))
 			to = a.Leader
@@ -3499,7 +3614,9 @@ func (c *console) awaitReply(r *request) *clientReply {
 		if !ok {
 			return nil
 		}
-		if a := d.ClientReply; a != nil && a.Client == r.Client && a.Serial == r.Serial && (a.Error != "" || a.Result != nil) {
+		a := d.ClientReply
+		if a != nil && a.Client == r.Client && a.Serial == r.Serial &&
+			(a.Error != "" || a.Result != nil) {
 			return a
 		}
 	}
@@ -3546,7 +3663,8 @@ func (c *console) logs(int, []string) string {
 		}
 	}
 	if len(views) == 0 {
-		return "unknown: no server shows its log; is the cluster running? " + strings.Join(others, "; ")
+		return "unknown: no server shows its log; is the cluster running? " +
+			strings.Join(others, "; ")
 	}
 	return strings.Join(append([]string{drawLogs(views, first, last, width)}, others...), "\n")
 }
@@ -3560,7 +3678,8 @@ func drawLogs(views []*serverView, first, last, width int) string {
 				continue
 			}
 			if first > 1 {
-				text += fmt.Sprintf("\n(entries %d to %d fit here; log FROM shows others)", first, last)
+				text += fmt.Sprintf("\n(entries %d to %d fit here; log FROM shows others)",
+					first, last)
 			}
 			return text
 		}
@@ -3586,7 +3705,9 @@ func cellWithCommand(e entry) string {
 func cellWithTerm(e entry) string { return strconv.Itoa(e.Term) }
 
 // drawCells draws one row for each server, and tells how wide the widest is.
-func drawCells(views []*serverView, first, last int, cell func(entry) string) (text string, widest int) {
+func drawCells(views []*serverView, first, last int,
+	cell func(entry) string) (text string, widest int) {
+
 	at := func(v *serverView, index int) string {
 		if i := index - v.From; i >= 0 && i < len(v.Entries) {
 			open, shut := brackets(index <= v.Commit)
@@ -3693,25 +3814,31 @@ func checkPair(a, b *serverView) string {
 		}
 		for j := 0; j <= i; j++ { // equal from the last place with equal terms on down
 			if a.Entries[j] != b.Entries[j] {
-				return fmt.Sprintf("Log Matching: S%d and S%d agree at index %d, but not at %d", a.ID, b.ID, i+1, j+1)
+				return fmt.Sprintf("Log Matching: S%d and S%d agree at index %d, but not at %d",
+					a.ID, b.ID, i+1, j+1)
 			}
 		}
 		break
 	}
 	for i := range min(shared, committed) {
 		if a.Entries[i] != b.Entries[i] {
-			return fmt.Sprintf("State Machine Safety: index %d is committed on S%d and S%d with different entries", i+1, a.ID, b.ID)
+			return fmt.Sprintf("State Machine Safety: "+
+				"index %d is committed on S%d and S%d with different entries", i+1, a.ID, b.ID)
 		}
 	}
 	if b.Role == "leader" && b.Term >= a.Term {
 		for i := range min(a.Commit, len(a.Entries)) {
 			if i >= len(b.Entries) || a.Entries[i] != b.Entries[i] {
-				return fmt.Sprintf("Leader Completeness: index %d is committed on S%d, but leader S%d does not have it", i+1, a.ID, b.ID)
+				return fmt.Sprintf("Leader Completeness: "+
+					"index %d is committed on S%d, but leader S%d does not have it",
+					i+1, a.ID, b.ID)
 			}
 		}
 	}
 	if a.Applied == b.Applied && a.State != b.State && a.Applied > 0 {
-		return fmt.Sprintf("State Machine Safety: S%d and S%d applied the same %d entries, but their tables differ", a.ID, b.ID, a.Applied)
+		return fmt.Sprintf("State Machine Safety: "+
+			"S%d and S%d applied the same %d entries, but their tables differ",
+			a.ID, b.ID, a.Applied)
 	}
 	return ""
 }
@@ -3722,7 +3849,8 @@ func (c *console) start(_ int, args []string) string { return c.onProcess("start
 // onProcess runs kill or start.
 func (c *console) onProcess(verb, word string) string {
 	if c.cluster == nil {
-		return "error: " + verb + " works in the terminal of a cluster (go run .); here, use the system's kill -9"
+		return "error: " + verb + " works in the terminal of a cluster (go run .); " +
+			"here, use the system's kill -9"
 	}
 	ids, err := c.servers(word)
 	for _, id := range ids {
@@ -3890,7 +4018,8 @@ func (sh *shell) tickBy(args []string) string {
 
 func (sh *shell) timeout([]string) string {
 	if sh.server.role == leader {
-		return fmt.Sprintf("error: S%d is the leader, and leaders have no election timeout; try another server", sh.server.id)
+		return fmt.Sprintf("error: S%d is the leader, "+
+			"and leaders have no election timeout; try another server", sh.server.id)
 	}
 	sh.server.electionDue = sh.server.now
 	sh.step()
@@ -3961,7 +4090,8 @@ func (sh *shell) whom(words []string) (ids []int, err error) {
 		}
 		id, _ := strconv.Atoi(strings.TrimPrefix(word, "S"))
 		if !slices.Contains(sh.server.peers, id) {
-			return nil, fmt.Errorf("error: S%d has no wire to %s; it has to %s", sh.server.id, clipQuote(word), serverNames(sh.server.peers))
+			return nil, fmt.Errorf("error: S%d has no wire to %s; it has to %s",
+				sh.server.id, clipQuote(word), serverNames(sh.server.peers))
 		}
 		ids = append(ids, id)
 	}
@@ -4004,9 +4134,13 @@ func (sh *shell) heal(args []string) string {
 	return "ok"
 }
 
-func (sh *shell) setLoss(args []string) string { return setNumber(&sh.faults.loss, args[0], 0, 100) }
+func (sh *shell) setLoss(args []string) string {
+	return setNumber(&sh.faults.loss, args[0], 0, 100)
+}
 
-func (sh *shell) setDup(args []string) string { return setNumber(&sh.faults.dup, args[0], 0, 100) }
+func (sh *shell) setDup(args []string) string {
+	return setNumber(&sh.faults.dup, args[0], 0, 100)
+}
 
 func (sh *shell) setDelay(args []string) string {
 	low, err := number(args[0], 0, 10_000)
@@ -4043,9 +4177,11 @@ func (sh *shell) restart([]string) string {
 	sh.disk.file.Close()
 	old := sh.server
 	sh.disk, sh.server = disk, newServer(old.id, old.peers, hard, log, old.rand)
-	sh.server.voice, sh.server.laboratory = old.voice, old.laboratory // the observer has not crashed
+	// The observer has not crashed.
+	sh.server.voice, sh.server.laboratory = old.voice, old.laboratory
 	sh.faults.crashed = false
-	sh.tellFault(1, "", fmt.Sprintf("restart: %d entries, term %d, voted %s. %s", len(log), hard.Term, name(hard.VotedFor), note))
+	sh.tellFault(1, "", fmt.Sprintf("restart: %d entries, term %d, voted %s. %s",
+		len(log), hard.Term, name(hard.VotedFor), note))
 	return "ok"
 }
 
@@ -4059,7 +4195,8 @@ func (sh *shell) onDisk() string {
 	if err != nil {
 		return "error: " + err.Error()
 	}
-	return fmt.Sprintf("on disk: t%d, voted %s, %d entries", hard.Term, name(hard.VotedFor), len(log))
+	return fmt.Sprintf("on disk: t%d, voted %s, %d entries",
+		hard.Term, name(hard.VotedFor), len(log))
 }
 
 // laboratory is what experiments may change about the algorithm itself.
@@ -4089,7 +4226,8 @@ func (sh *shell) sendRaw(args []string) string {
 	}
 	to, ok := sh.addresses[m.To]
 	if !ok {
-		return fmt.Sprintf("error: \"to\" must be one of %s", serverNames(slices.Sorted(maps.Keys(sh.addresses))))
+		return fmt.Sprintf("error: \"to\" must be one of %s",
+			serverNames(slices.Sorted(maps.Keys(sh.addresses))))
 	}
 	sh.conn.WriteToUDPAddrPort([]byte(text+"\n"), to)
 	return "ok"
@@ -4135,13 +4273,15 @@ func main() {
 func parseOptions(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("raft", flag.ContinueOnError)
 	flags.IntVar(&o.n, "n", 3, "servers `1..N` on 127.0.0.1:9001..")
-	flags.StringVar(&o.peers, "peers", "", "the servers by name, instead of -n: `1=HOST:PORT,2=...`")
+	flags.StringVar(&o.peers, "peers", "",
+		"the servers by name, instead of -n: `1=HOST:PORT,2=...`")
 	flags.IntVar(&o.id, "id", none, "run only server `N`, with its console")
 	flags.StringVar(&o.dir, "dir", "data", "where the files are")
 	flags.DurationVar(&o.tick, "tick", 10*time.Millisecond, "length of a tick")
 	flags.IntVar(&o.watch, "watch", 1, "narration level, `0..3`")
 	flags.StringVar(&o.colorize, "color", "auto", "`auto|always|never`")
-	flags.BoolVar(&o.client, "client", false, "only a console; a command may follow, or come on stdin")
+	flags.BoolVar(&o.client, "client", false,
+		"only a console; a command may follow, or come on stdin")
 	help := new(strings.Builder)
 	flags.SetOutput(help)
 	if err = flags.Parse(args); err != nil {
@@ -4191,7 +4331,8 @@ func parsePeers(peers string) (map[int]netip.AddrPort, error) {
 		word, hostPort, ok := strings.Cut(peer, "=")
 		id, err := strconv.Atoi(word)
 		if !ok || err != nil || id < 1 || id >= maxNumber {
-			return nil, fmt.Errorf("-peers: %s is not ID=HOST:PORT with an ID from 1 up", clipQuote(peer))
+			return nil, fmt.Errorf("-peers: %s is not ID=HOST:PORT with an ID from 1 up",
+				clipQuote(peer))
 		}
 		resolved, err := net.ResolveUDPAddr("udp", hostPort)
 		if err != nil {
@@ -4202,9 +4343,11 @@ func parsePeers(peers string) (map[int]netip.AddrPort, error) {
 		case again:
 			return nil, fmt.Errorf("-peers: server %d stands there twice", id)
 		case taken[address] != 0:
-			return nil, fmt.Errorf("-peers: servers %d and %d have the same address", taken[address], id)
+			return nil, fmt.Errorf("-peers: servers %d and %d have the same address",
+				taken[address], id)
 		case address.Port() == 0 || !address.IsValid() || address.Addr().IsUnspecified():
-			return nil, fmt.Errorf("-peers: %s needs a host and a port that others can send to", clipQuote(peer))
+			return nil, fmt.Errorf("-peers: %s needs a host and a port that others can send to",
+				clipQuote(peer))
 		}
 		addresses[id], taken[address] = address, id
 	}
@@ -4251,7 +4394,8 @@ func runClient(o options) {
 // runServer is one server and its console.
 func runServer(o options) {
 	address := o.addresses[o.id]
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address)) // before the file: one port, one owner
+	// Before the file: one port, one owner.
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
 	if errors.Is(err, syscall.EADDRINUSE) {
 		fatal("%v is in use; is server %d already running?", address, o.id)
 	}
@@ -4269,7 +4413,8 @@ func runServer(o options) {
 			peers = append(peers, id)
 		}
 	}
-	s := newServer(o.id, peers, hard, log, rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), uint64(o.id))))
+	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), uint64(o.id)))
+	s := newServer(o.id, peers, hard, log, random)
 	s.watch, s.color = o.watch, o.paint()
 	if note != "" {
 		s.tell(1, "disk", "%s", note)
@@ -4277,8 +4422,8 @@ func runServer(o options) {
 	// One goroutine does the work. A second processor for the reader costs more in waking each
 	// other up than it gains (BenchmarkCluster, two cores).
 	runtime.GOMAXPROCS(1)
-	sh := &shell{server: s, dir: o.dir, disk: disk, conn: conn, addresses: o.addresses, inputs: make(chan any, maxWaiting),
-		ticks: time.NewTicker(o.tick).C, screen: openScreen()}
+	sh := &shell{server: s, dir: o.dir, disk: disk, conn: conn, addresses: o.addresses,
+		inputs: make(chan any, maxWaiting), ticks: time.NewTicker(o.tick).C, screen: openScreen()}
 	go sh.readDatagrams(o.id)
 	go sh.readConsole(o)
 	sh.run()
@@ -4288,7 +4433,8 @@ func runServer(o options) {
 // other end.
 func (sh *shell) readConsole(o options) {
 	if os.Getenv(inCluster) != "" {
-		signal.Ignore(os.Interrupt) // Ctrl-C reaches the whole terminal; the pipe tells us when to go
+		// Ctrl-C reaches the whole terminal; the pipe tells us when to go.
+		signal.Ignore(os.Interrupt)
 		fmt.Println("ready")
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
@@ -4372,8 +4518,8 @@ func (cl *cluster) start(id int) error {
 	if o.paint() {
 		color = "always"
 	}
-	cmd := exec.Command(self, "-id", strconv.Itoa(id), "-peers", o.peers, "-dir", o.dir, "-tick", o.tick.String(),
-		"-watch", strconv.Itoa(o.watch), "-color", color)
+	cmd := exec.Command(self, "-id", strconv.Itoa(id), "-peers", o.peers,
+		"-dir", o.dir, "-tick", o.tick.String(), "-watch", strconv.Itoa(o.watch), "-color", color)
 	cmd.Env = append(os.Environ(), inCluster+"=1")
 	_, err1 := cmd.StdinPipe() // it ends when this process does
 	stdout, err2 := cmd.StdoutPipe()
@@ -4406,7 +4552,8 @@ func (cl *cluster) follow(id int, p *process, narration *bufio.Reader) {
 	}
 	err := p.Wait()
 	if !p.killed.Load() {
-		cl.screen.note(fmt.Sprintf("server %d has ended (%v); start %d starts it again", id, err, id))
+		cl.screen.note(fmt.Sprintf("server %d has ended (%v); start %d starts it again",
+			id, err, id))
 	}
 	close(p.gone)
 }

@@ -3351,7 +3351,7 @@ func (c *console) exec(line string) string {
 		return "error: the line is not valid UTF-8"
 	}
 	if !strings.HasPrefix(line, "@") {
-		return c.execOn(c.home(), line, c.patience)
+		return c.execOn(c.home(), line, false)
 	}
 	target, rest, _ := strings.Cut(line[1:], " ")
 	ids := c.ids
@@ -3367,7 +3367,7 @@ func (c *console) exec(line string) string {
 	}
 	var answers []string
 	for _, id := range ids {
-		for _, line := range strings.Split(c.execOn(id, rest, certainly), "\n") {
+		for _, line := range strings.Split(c.execOn(id, rest, true), "\n") {
 			answers = append(answers, fmt.Sprintf("S%d: %s", id, line))
 		}
 	}
@@ -3402,8 +3402,8 @@ func (c *console) home() int {
 	return cmp.Or(c.self, c.leader, c.ids[0])
 }
 
-// execOn runs a command at, or beginning at, one server.
-func (c *console) execOn(id int, line string, patience time.Duration) string {
+// execOn runs a command at one server if it is addressed with @, or else beginning there.
+func (c *console) execOn(id int, line string, addressed bool) string {
 	verb, _, err := nextWord(line)
 	if err != nil {
 		return "error: " + err.Error()
@@ -3413,7 +3413,7 @@ func (c *console) execOn(id int, line string, patience time.Duration) string {
 		return "error: " + err.Error()
 	}
 	if cmd.onServer == nil && cmd.here == nil {
-		return c.request(id, line, patience)
+		return c.request(id, line, addressed)
 	}
 	args, err := cmd.arguments(line)
 	switch {
@@ -3421,7 +3421,7 @@ func (c *console) execOn(id int, line string, patience time.Duration) string {
 		return "error: " + err.Error()
 	case cmd.here != nil:
 		return cmd.here(c, id, args)
-	case verb == "quit" && patience != certainly: // without @, it is this console that leaves
+	case verb == "quit" && !addressed: // without @, it is this console that leaves
 		c.over = true
 		return "bye"
 	}
@@ -3539,8 +3539,9 @@ func (c *console) receive(until time.Time) (d datagram, ok bool) {
 }
 
 // request sends a client's command, first to one server and then wherever the leader is,
-// until it is answered. Repeats carry the same serial, so they are safe [SE1] [SE2].
-func (c *console) request(to int, line string, patience time.Duration) string {
+// until it is answered. Repeats carry the same serial, so they are safe [SE1] [SE2]. Whoever
+// has addressed a server wants to see its answer, not another's.
+func (c *console) request(to int, line string, addressed bool) string {
 	r := &request{Client: c.client, Command: line}
 	op, err := parseOperation(line)
 	if err == nil {
@@ -3558,15 +3559,17 @@ func (c *console) request(to int, line string, patience time.Duration) string {
 		c.serial++
 		r.Serial = c.serial
 	}
-	redirected, silent := 0, false
-	certain := patience == certainly // the learner wants to see this server's answer, not another's
+	redirected, silent, patience := 0, false, c.patience
+	if addressed {
+		patience = certainly
+	}
 	for until := time.Now().Add(patience); time.Now().Before(until); {
 		c.send(to, datagram{ClientRequest: r})
 		a := c.awaitReply(r)
 		switch {
 		case a == nil: // lost, or the server is: try the next one
 			silent = true
-			if !certain {
+			if !addressed {
 				to = c.next(to)
 			}
 		case a.Error == errNotLeader && a.Leader != none && a.Leader != to &&
@@ -3577,7 +3580,7 @@ func (c *console) request(to int, line string, patience time.Duration) string {
 		case a.Error == errNotLeader: // an election is going on: ask around, slowly
 			redirected = 0
 			time.Sleep(aftermath)
-			if !certain {
+			if !addressed {
 				to = c.next(to)
 			}
 		case a.Error != "":

@@ -3162,6 +3162,7 @@ func (sh *shell) quit([]string) string {
 type serverView struct {
 	ID, Term, Commit, From, Last int
 	Role                         string
+	Crashed                      string // what its file holds, or empty: it runs
 	Applied                      int
 	State                        uint32 // checksum of the state machine after Applied entries
 	Entries                      []entry
@@ -3185,7 +3186,7 @@ func (sh *shell) view(args []string) string {
 		v.Next, v.Match = s.nextIndex, s.matchIndex
 	}
 	if sh.faults.crashed {
-		v = serverView{ID: s.id, Role: sh.onDisk()}
+		v = serverView{ID: s.id, Crashed: sh.onDisk()}
 	}
 	for index, size := from, 0; index <= v.Last && size < maxBatchBytes/2; index++ {
 		e := s.log[index]
@@ -3648,8 +3649,8 @@ func (c *console) logs(int, []string) string {
 		v, err := c.viewOf(id, maxNumber)
 		if err != nil {
 			others = append(others, fmt.Sprintf("S%d does not answer", id))
-		} else if v.Term == 0 && v.Role != "follower" {
-			others = append(others, fmt.Sprintf("S%d crashed, %s", id, v.Role))
+		} else if v.Crashed != "" {
+			others = append(others, fmt.Sprintf("S%d crashed, %s", id, v.Crashed))
 		} else {
 			views = append(views, v)
 			last = max(last, v.Last)

@@ -912,6 +912,118 @@ const (
 	maxClient     = 64
 )
 
+// machine is the state machine: a function of the log, and of nothing else.
+type machine struct {
+	values   map[string]string
+	sessions map[string]*list.Element // of *session, by client (chapter 9)
+	recent   *list.List               // the sessions, least recently used first
+}
+
+func newMachine() machine {
+	return machine{
+		values:   map[string]string{},
+		sessions: map[string]*list.Element{},
+		recent:   list.New(),
+	}
+}
+
+// get is the answer of the command get.
+func (m *machine) get(key string) string {
+	value, ok := m.values[key]
+	if !ok {
+		return "(none)"
+	}
+	return display(value)
+}
+
+// execute carries out a write. An answer with an error has changed nothing.
+func (m *machine) execute(command string) answer {
+	op, err := parseOperation(command)
+	if err != nil {
+		return answer{err: err.Error()}
+	}
+	found, ok := m.values[op.key]
+	switch op.verb {
+	case "set":
+		m.values[op.key] = op.value
+	case "del":
+		if !ok {
+			return answer{result: "(none)"}
+		}
+		delete(m.values, op.key)
+	case "cas":
+		if ok && found == op.old {
+			m.values[op.key] = op.value
+			break
+		}
+		is := "(none)"
+		if ok {
+			is = quoteFound(found)
+		}
+		return answer{err: fmt.Sprintf("%s is %s, not %s; nothing changed",
+			clip(display(op.key), 300), is, quoteFound(op.old))}
+	case "incr":
+		return m.incr(op.key, found, ok, op.n)
+	}
+	return answer{result: "ok"}
+}
+
+func (m *machine) incr(key, found string, ok bool, n int64) answer {
+	var old int64
+	if ok {
+		var err error
+		if old, err = strconv.ParseInt(found, 10, 64); err != nil {
+			return answer{err: fmt.Sprintf("%s is %s, not a number of 64 bits; nothing changed",
+				clip(display(key), 300), quoteFound(found))}
+		}
+	}
+	sum := old + n
+	if (sum > old) != (n > 0) {
+		return answer{err: fmt.Sprintf("%s is %d, adding %d would overflow; nothing changed",
+			clip(display(key), 300), old, n)}
+	}
+	m.values[key] = strconv.FormatInt(sum, 10)
+	return answer{result: m.values[key]}
+}
+
+// answeredMalformed answers what no log will ever hold, and tells whether it did. That is
+// final in any role: nothing about it depends on the log.
+func (s *server) answeredMalformed(r *request) bool {
+	op, err := parseOperation(r.Command)
+	if err == nil {
+		err = tooLarge(r, op)
+	}
+	if err != nil {
+		s.answer(r, answer{err: err.Error()})
+	}
+	return err != nil
+}
+
+func tooLarge(r *request, op operation) error {
+	if len(r.Command) > maxCommand {
+		return fmt.Errorf("the command has %d bytes, the limit is %d", len(r.Command), maxCommand)
+	}
+	if len(r.Command) < maxBatchBytes/8 {
+		return nil // no escape makes more than six bytes of one
+	}
+	e := entry{Client: r.Client, Serial: r.Serial, Command: r.Command}
+	if e.size() > maxBatchBytes || jsonSize(display(op.value)) > maxBatchBytes {
+		return fmt.Errorf("the command would not fit into a datagram of %d bytes "+
+			"once its escapes are written out", maxDatagram)
+	}
+	return nil
+}
+
+func (r *request) isRead() bool {
+	verb, _, _ := nextWord(r.Command)
+	return verb == "get"
+}
+
+func (s *server) answer(r *request, a answer) {
+	s.out.Reply = append(s.out.Reply,
+		reply{to: r.to, client: r.Client, serial: r.Serial, answer: a})
+}
+
 // operation is a command, taken apart. What a verb does not use stays empty.
 type operation struct {
 	verb, key, old, value string
@@ -1073,118 +1185,6 @@ func quoteFound(value string) string {
 		}
 	}
 	return clipQuote(value)
-}
-
-// answeredMalformed answers what no log will ever hold, and tells whether it did. That is
-// final in any role: nothing about it depends on the log.
-func (s *server) answeredMalformed(r *request) bool {
-	op, err := parseOperation(r.Command)
-	if err == nil {
-		err = tooLarge(r, op)
-	}
-	if err != nil {
-		s.answer(r, answer{err: err.Error()})
-	}
-	return err != nil
-}
-
-func tooLarge(r *request, op operation) error {
-	if len(r.Command) > maxCommand {
-		return fmt.Errorf("the command has %d bytes, the limit is %d", len(r.Command), maxCommand)
-	}
-	if len(r.Command) < maxBatchBytes/8 {
-		return nil // no escape makes more than six bytes of one
-	}
-	e := entry{Client: r.Client, Serial: r.Serial, Command: r.Command}
-	if e.size() > maxBatchBytes || jsonSize(display(op.value)) > maxBatchBytes {
-		return fmt.Errorf("the command would not fit into a datagram of %d bytes "+
-			"once its escapes are written out", maxDatagram)
-	}
-	return nil
-}
-
-func (r *request) isRead() bool {
-	verb, _, _ := nextWord(r.Command)
-	return verb == "get"
-}
-
-func (s *server) answer(r *request, a answer) {
-	s.out.Reply = append(s.out.Reply,
-		reply{to: r.to, client: r.Client, serial: r.Serial, answer: a})
-}
-
-// machine is the state machine: a function of the log, and of nothing else.
-type machine struct {
-	values   map[string]string
-	sessions map[string]*list.Element // of *session, by client (chapter 9)
-	recent   *list.List               // the sessions, least recently used first
-}
-
-func newMachine() machine {
-	return machine{
-		values:   map[string]string{},
-		sessions: map[string]*list.Element{},
-		recent:   list.New(),
-	}
-}
-
-// get is the answer of the command get.
-func (m *machine) get(key string) string {
-	value, ok := m.values[key]
-	if !ok {
-		return "(none)"
-	}
-	return display(value)
-}
-
-// execute carries out a write. An answer with an error has changed nothing.
-func (m *machine) execute(command string) answer {
-	op, err := parseOperation(command)
-	if err != nil {
-		return answer{err: err.Error()}
-	}
-	found, ok := m.values[op.key]
-	switch op.verb {
-	case "set":
-		m.values[op.key] = op.value
-	case "del":
-		if !ok {
-			return answer{result: "(none)"}
-		}
-		delete(m.values, op.key)
-	case "cas":
-		if ok && found == op.old {
-			m.values[op.key] = op.value
-			break
-		}
-		is := "(none)"
-		if ok {
-			is = quoteFound(found)
-		}
-		return answer{err: fmt.Sprintf("%s is %s, not %s; nothing changed",
-			clip(display(op.key), 300), is, quoteFound(op.old))}
-	case "incr":
-		return m.incr(op.key, found, ok, op.n)
-	}
-	return answer{result: "ok"}
-}
-
-func (m *machine) incr(key, found string, ok bool, n int64) answer {
-	var old int64
-	if ok {
-		var err error
-		if old, err = strconv.ParseInt(found, 10, 64); err != nil {
-			return answer{err: fmt.Sprintf("%s is %s, not a number of 64 bits; nothing changed",
-				clip(display(key), 300), quoteFound(found))}
-		}
-	}
-	sum := old + n
-	if (sum > old) != (n > 0) {
-		return answer{err: fmt.Sprintf("%s is %d, adding %d would overflow; nothing changed",
-			clip(display(key), 300), old, n)}
-	}
-	m.values[key] = strconv.FormatInt(sum, 10)
-	return answer{result: m.values[key]}
 }
 
 // ---- 9. Exactly once (§8) ------------------------------------------------------

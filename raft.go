@@ -3751,7 +3751,7 @@ func (c *console) logs(int, []string) string {
 	}
 	first := max(1, last-width/3) // an entry takes three columns or more
 	for i, v := range views {
-		if again, err := c.viewOf(v.ID, first); err == nil {
+		if again, err := c.viewOf(v.ID, first); err == nil && again.Crashed == "" {
 			views[i] = again
 		}
 	}

@@ -2678,20 +2678,20 @@ func countedRules() []rule {
 
 func uncountedRules() []rule {
 	return []rule{
-		{"SE1", "§8", "a repeat of a write that is still in the leader's log is not appended again.",
+		{"SE1", "§8", "a repeat of what is still in the leader's log is not appended again.",
 			"each impatient client fills the log with entries that change nothing."},
 		{"SE3", "§8, thesis 6.3", "sessions are state machine state, and go in log order, " +
 			"the least recently used first.",
 			"a retry is carried out on one server and not on another."},
 		{"SE4", "§8, thesis 6.3", "a serial above 1 without a session is refused.",
 			"a retry that outlives its session is carried out twice."},
-		{"RD1", "§8, thesis 6.4", "no read before the leader has committed an entry of its own term.",
+		{"RD1", "§8", "no read before the leader has committed an entry of its own term.",
 			"a new leader does not know what is committed, and misses it."},
 		{"RD2", "§8, thesis 6.4", "a read notes the commitIndex at its arrival.",
 			"nobody knows how much must be applied before it is answered."},
 		{"DK1", "ours, chapter 11", "the first record of a file names the format and the server.",
 			"a server takes another one's file for its own, and votes again."},
-		{"DK2", "ours, chapter 11", "an entry's record replaces all earlier ones from its index on.",
+		{"DK2", "ours, chapter 11", "an entry's record replaces all from its index on.",
 			"entries that were cut come back after a restart."},
 		{"DK3", "ours, chapter 11", "a torn tail is cut off, since nobody was told of it.",
 			"a crash in the middle of a write keeps the server down for ever."},

@@ -2656,7 +2656,7 @@ func (s *server) everybody() []int {
 	return all
 }
 
-// rule is one row of the book that explain reads.
+// rule is one row of the book that explain reads from.
 type rule struct{ tag, section, words, without string }
 
 func ruleBook() []rule { return append(countedRules(), uncountedRules()...) }
@@ -2848,116 +2848,61 @@ func (sc *screen) setPrompt(text string) {
 //
 // The console is a client. What concerns the data (set, get, …) it sends to the leader
 // in the client form of chapter 12, and repeats until there is an answer; what concerns
-// one server (status, log, …) it sends to that server's loop. The manual names every
-// command with its arguments and its help, and the table after it says what it does.
+// one server (status, log, …) it sends to that server's loop. One table holds every
+// command, its arguments, its help and its function.
 
-// command is one line of the manual and what it does.
+// command is one row of the table. Exactly one of the functions is set: onServer runs in
+// the loop of a server, here runs in the console.
 type command struct {
 	name, args, help string
-	deed
+	onServer         func(sh *shell, args []string) string
+	here             func(c *console, to int, args []string) string
 }
 
-// deed is what a command does. Exactly one of the functions is set: onServer runs in the
-// loop of a server, here runs in the console. A command without a deed is for the leader.
-type deed struct {
-	onServer  func(sh *shell, args []string) string
-	here      func(c *console, to int, args []string) string
-	needsLife bool // a crashed server refuses it
-	settles   bool // it sets off messages, and the console waits for their aftermath
-}
-
-// manual is the list of commands. help, the errors and the list in NOTES.md come from it.
-const manual = `help    [COMMAND]              list the commands, or explain one
-status                         role, term, vote, leader, commit, clock, faults
-log     [FROM]                 this server's log; [..] committed, (..) not yet
-logs                           every server's log under one ruler
-peers                          leader only: nextIndex, matchIndex, last reply
-set     KEY VALUE...           write; answered once it is applied
-get     KEY                    linearizable read, without a log entry
-del     KEY                    delete
-cas     KEY OLD NEW...         set to NEW if it is OLD
-incr    KEY [N]                add N, or 1
-peek    KEY                    read this server's own table, maybe stale
-freeze                         stop this server's clock; messages still flow
-thaw                           let the clock run again
-tick    [N]                    while frozen, let N ticks pass, or 1
-timeout                        end the election timeout now: a real election
-beat                           leader only: send the heartbeats now
-hold                           queue arriving messages
-inbox                          list the queued messages
-step    [N]                    handle the first N queued messages, or 1
-release                        handle all queued messages, queue no more
-cut     WHOM... [vote|append]  drop messages to and from servers, or all
-part    GROUP GROUP...         the cuts that make groups such as 1,2 3,4,5
-heal    [WHOM...]              undo cut; without WHOM also loss, delay and dup
-loss    PERCENT                lose what this server sends
-dup     PERCENT                double what this server sends
-delay   LOW [HIGH]             delay what this server sends, in ticks
-crash                          forget all but the file, and go deaf
-restart                        read the file and rejoin
-file                           the end of the file, as it is on disk
-check                          hold all servers against Figure 3
-rules                          which rules fired here, and which never did
-explain RULE                   a rule in plain words, and what happens without
-watch   LEVEL                  0 silence, 1 roles, 2 messages, 3 heartbeats
-noop    on|off                 whether a leader begins with an empty entry
-batch   N                      entries in one AppendEntries, at most; 0: as fit
-send    JSON...                put any message on the wire, even a lie
-view    FROM                   for programs: state and log from FROM on, as JSON
-kill    N                      cluster only: kill -9 server N
-start   N                      cluster only: start server N again
-quit                           leave; files stay`
-
-func deeds() map[string]deed {
-	return map[string]deed{
-		"help":    {here: (*console).help},
-		"status":  {onServer: (*shell).status},
-		"log":     {onServer: (*shell).logText, needsLife: true},
-		"logs":    {here: (*console).logs},
-		"peers":   {onServer: (*shell).peersText, needsLife: true},
-		"peek":    {onServer: (*shell).peek, needsLife: true},
-		"freeze":  {onServer: (*shell).freeze},
-		"thaw":    {onServer: (*shell).thaw},
-		"tick":    {onServer: (*shell).tickBy, needsLife: true, settles: true},
-		"timeout": {onServer: (*shell).timeout, needsLife: true, settles: true},
-		"beat":    {onServer: (*shell).beat, needsLife: true, settles: true},
-		"hold":    {onServer: (*shell).hold},
-		"inbox":   {onServer: (*shell).inbox},
-		"step":    {onServer: (*shell).stepHeld, needsLife: true, settles: true},
-		"release": {onServer: (*shell).release, needsLife: true, settles: true},
-		"cut":     {onServer: (*shell).cutWires},
-		"part":    {here: (*console).part},
-		"heal":    {onServer: (*shell).heal},
-		"loss":    {onServer: (*shell).setLoss},
-		"dup":     {onServer: (*shell).setDup},
-		"delay":   {onServer: (*shell).setDelay},
-		"crash":   {onServer: (*shell).crash, needsLife: true},
-		"restart": {onServer: (*shell).restart, settles: true},
-		"file":    {onServer: (*shell).fileText},
-		"check":   {here: (*console).check},
-		"rules":   {onServer: (*shell).rules, needsLife: true},
-		"explain": {here: (*console).explain},
-		"watch":   {onServer: (*shell).setWatch},
-		"noop":    {onServer: (*shell).setNoop, needsLife: true},
-		"batch":   {onServer: (*shell).setBatch, needsLife: true},
-		"send":    {onServer: (*shell).sendRaw, settles: true},
-		"view":    {onServer: (*shell).view},
-		"kill":    {here: (*console).kill},
-		"start":   {here: (*console).start},
-		"quit":    {onServer: (*shell).quit},
+// commands is the table. help, the errors and the list in NOTES.md come from it.
+func commands() []command {
+	return []command{
+		{"help", "[COMMAND]", "list the commands, or explain one", nil, (*console).help},
+		{"status", "", "role, term, vote, leader, commit, clock, faults", (*shell).status, nil},
+		{"log", "[FROM]", "this server's log; [..] committed, (..) not yet", (*shell).logText, nil},
+		{"logs", "", "every server's log under one ruler", nil, (*console).logs},
+		{"peers", "", "leader only: nextIndex, matchIndex, last reply", (*shell).peersText, nil},
+		{"set", "KEY VALUE...", "write; answered once it is applied", nil, nil},
+		{"get", "KEY", "linearizable read, without a log entry", nil, nil},
+		{"del", "KEY", "delete", nil, nil},
+		{"cas", "KEY OLD NEW...", "set to NEW if it is OLD", nil, nil},
+		{"incr", "KEY [N]", "add N, or 1", nil, nil},
+		{"peek", "KEY", "read this server's own table, maybe stale", (*shell).peek, nil},
+		{"freeze", "", "stop this server's clock; messages still flow", (*shell).freeze, nil},
+		{"thaw", "", "let the clock run again", (*shell).thaw, nil},
+		{"tick", "[N]", "while frozen, let N ticks pass, or 1", (*shell).tickBy, nil},
+		{"timeout", "", "end the election timeout now: a real election", (*shell).timeout, nil},
+		{"beat", "", "leader only: send the heartbeats now", (*shell).beat, nil},
+		{"hold", "", "queue arriving messages", (*shell).hold, nil},
+		{"inbox", "", "list the queued messages", (*shell).inbox, nil},
+		{"step", "[N]", "handle the first N queued messages, or 1", (*shell).stepHeld, nil},
+		{"release", "", "handle all queued messages, queue no more", (*shell).release, nil},
+		{"cut", "WHOM... [vote|append]", "drop messages to and from servers, or all", (*shell).cutWires, nil},
+		{"part", "GROUP GROUP...", "the cuts that make groups such as 1,2 3,4,5", nil, (*console).part},
+		{"heal", "[WHOM...]", "undo cut; without WHOM also loss, delay and dup", (*shell).heal, nil},
+		{"loss", "PERCENT", "lose what this server sends", (*shell).setLoss, nil},
+		{"dup", "PERCENT", "double what this server sends", (*shell).setDup, nil},
+		{"delay", "LOW [HIGH]", "delay what this server sends, in ticks", (*shell).setDelay, nil},
+		{"crash", "", "forget all but the file, and go deaf", (*shell).crash, nil},
+		{"restart", "", "read the file and rejoin", (*shell).restart, nil},
+		{"file", "", "the end of the file, as it is on disk", (*shell).fileText, nil},
+		{"check", "", "hold all servers against Figure 3", nil, (*console).check},
+		{"rules", "", "which rules fired here, and which never did", (*shell).rules, nil},
+		{"explain", "RULE", "a rule in plain words, and what happens without", nil, (*console).explain},
+		{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 heartbeats", (*shell).setWatch, nil},
+		{"noop", "on|off", "whether a leader begins with an empty entry", (*shell).setNoop, nil},
+		{"batch", "N", "entries in one AppendEntries, at most; 0: as fit", (*shell).setBatch, nil},
+		{"send", "JSON...", "put any message on the wire, even a lie", (*shell).sendRaw, nil},
+		{"view", "FROM", "for programs: state and log from FROM on, as JSON", (*shell).view, nil},
+		{"kill", "N", "cluster only: kill -9 server N", nil, (*console).kill},
+		{"start", "N", "cluster only: start server N again", nil, (*console).start},
+		{"quit", "", "leave; files stay", (*shell).quit, nil},
 	}
-}
-
-// commands reads the manual by its columns.
-func commands() (all []command) {
-	deeds := deeds()
-	for _, line := range strings.Split(manual, "\n") {
-		name, args := strings.TrimRight(line[:8], " "), strings.TrimRight(line[8:31], " ")
-		all = append(all, command{name, args, line[31:], deeds[name]})
-		delete(deeds, name)
-	}
-	must(len(deeds) == 0, "every deed stands in the manual")
-	return all
 }
 
 // arguments splits what follows a command's name, and counts it against the table:
@@ -3056,7 +3001,7 @@ func (sh *shell) execute(line string) string {
 		return "error: " + err.Error()
 	case c.onServer == nil:
 		return fmt.Sprintf("error: %s is a console's command, not a server's", c.name)
-	case sh.faults.crashed && c.needsLife:
+	case sh.faults.crashed && strings.Contains(" log peers peek tick timeout beat step release rules noop batch crash ", " "+name+" "):
 		return fmt.Sprintf("error: S%d is crashed; try restart", sh.server.id)
 	}
 	return c.onServer(sh, args)
@@ -3516,7 +3461,7 @@ func (c *console) execOn(id int, line string, addressed bool) string {
 		return "bye"
 	}
 	answer := c.askServer(id, line)
-	if cmd.settles {
+	if strings.Contains(" timeout beat tick step release restart send ", " "+verb+" ") {
 		time.Sleep(aftermath) // so that the next line sees what this one set off
 	}
 	return answer

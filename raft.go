@@ -2988,6 +2988,13 @@ func (l *consoleLine) answer(sh *shell, text string) {
 	}
 }
 
+// needLife are the commands that a crashed server refuses, setOff those whose answer the
+// console holds back until the messages that they set off have arrived.
+const (
+	needLife = " log peers peek tick timeout beat step release rules noop batch crash "
+	setOff   = " timeout beat tick step release restart send "
+)
+
 // execute runs a server's command in its loop.
 func (sh *shell) execute(line string) string {
 	name, _, _ := nextWord(line)
@@ -3001,7 +3008,7 @@ func (sh *shell) execute(line string) string {
 		return "error: " + err.Error()
 	case c.onServer == nil:
 		return fmt.Sprintf("error: %s is a console's command, not a server's", c.name)
-	case sh.faults.crashed && strings.Contains(" log peers peek tick timeout beat step release rules noop batch crash ", " "+name+" "):
+	case sh.faults.crashed && strings.Contains(needLife, " "+name+" "):
 		return fmt.Sprintf("error: S%d is crashed; try restart", sh.server.id)
 	}
 	return c.onServer(sh, args)
@@ -3461,7 +3468,7 @@ func (c *console) execOn(id int, line string, addressed bool) string {
 		return "bye"
 	}
 	answer := c.askServer(id, line)
-	if strings.Contains(" timeout beat tick step release restart send ", " "+verb+" ") {
+	if strings.Contains(setOff, " "+verb+" ") {
 		time.Sleep(aftermath) // so that the next line sees what this one set off
 	}
 	return answer

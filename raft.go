@@ -1487,22 +1487,24 @@ func header(id int) []byte {
 
 // sealLine writes the checksum of a line into its first eight bytes.
 func sealLine(line []byte) {
-	sum := crc32.ChecksumIEEE(line[9:])
+	sum := checksum(line[9:])
+	copy(line, sum[:])
+}
+
+// checksum is the CRC-32 of data, in hexadecimal digits.
+func checksum(data []byte) (digits [8]byte) {
+	sum := crc32.ChecksumIEEE(data)
 	for i := 7; i >= 0; i-- {
-		line[i] = "0123456789abcdef"[sum&15]
+		digits[i] = "0123456789abcdef"[sum&15]
 		sum >>= 4
 	}
+	return digits
 }
 
 // unsealLine returns the JSON of a line without its newline, or nil if the checksum is
 // not that of the rest.
 func unsealLine(line []byte) []byte {
-	if len(line) < 10 || line[8] != ' ' {
-		return nil
-	}
-	sum, err := strconv.ParseUint(string(line[:8]), 16, 32)
-	lower := bytes.Equal(line[:8], bytes.ToLower(line[:8]))
-	if err != nil || !lower || uint32(sum) != crc32.ChecksumIEEE(line[9:]) {
+	if len(line) < 10 || line[8] != ' ' || checksum(line[9:]) != [8]byte(line[:8]) {
 		return nil
 	}
 	return line[9:]

@@ -1513,6 +1513,7 @@ func unsealLine(line []byte) []byte {
 // replay reads what server id wrote: its persistent state, and how many bytes of data
 // are good. Bytes behind those are a torn tail [DK3]. The error names a line.
 func replay(data []byte, id int) (hard hardState, log []entry, good int, err error) {
+	log = make([]entry, 0, bytes.Count(data, []byte{'\n'})) // there may be a million
 	for line := 1; good < len(data); line++ {
 		end := bytes.IndexByte(data[good:], '\n')
 		var text []byte
@@ -1646,7 +1647,7 @@ func openDisk(dir string, id int) (d *disk, hard hardState, log []entry, note st
 	if err != nil {
 		return
 	}
-	data, err := io.ReadAll(file)
+	data, err := os.ReadFile(name)
 	if err != nil {
 		return
 	}

@@ -3297,7 +3297,7 @@ func newConsole(addresses map[int]netip.AddrPort, tick time.Duration,
 		conn:      conn,
 		screen:    screen,
 		patience:  min(max(2*time.Second, 200*tick), 10*time.Second),
-		client:    fmt.Sprintf("c%d-%d", os.Getpid(), time.Now().UnixNano()),
+		client:    newClientName(),
 	}, nil
 }
 
@@ -3647,11 +3647,15 @@ func (c *console) request(to int, line string, addressed bool) string {
 	return "unknown: no answer in time; " + clip(line, 40) + " may still happen"
 }
 
+// newClientName is random: two consoles that take a name in the same moment must not share a
+// session, or one's write would pass for a repeat of the other's.
+func newClientName() string { return fmt.Sprintf("c%016x", rand.Uint64()) }
+
 // forget starts a new session where the old one cannot go on: its serial is lost, or in
 // doubt.
 func (c *console) forget(why string) {
 	if why == "" || strings.HasPrefix(why, "no session ") {
-		c.client, c.serial = fmt.Sprintf("c%d-%d", os.Getpid(), time.Now().UnixNano()), 0
+		c.client, c.serial = newClientName(), 0
 	}
 }
 

@@ -3639,8 +3639,10 @@ func (c *console) request(to int, line string, addressed bool) string {
 	c.leader = none
 	c.forget("") // the next write must not be taken for this one
 	switch {
-	case !silent:
+	case !silent && op.verb == "get":
 		return "error: no leader known yet; try status, or again later"
+	case !silent: // nobody took it, but a deposed leader may have answered for what it had taken
+		return "unknown: no leader known yet; " + clip(line, 40) + " may still happen"
 	case op.verb == "get":
 		return "unknown: no answer in time"
 	}

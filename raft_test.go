@@ -1757,7 +1757,7 @@ func opened(t *testing.T, dir string, id int) *disk {
 }
 
 // TestTornTail cuts the file at every byte [DK3]: what was written whole is there, and the
-// rest is to be cut off, also where the file had grown already and holds zeros.
+// rest is to be cut off, also where the file had grown already and holds zeros or blanks.
 func TestTornTail(t *testing.T) {
 	h := randomHistory(t, 1, 20)
 	whole := 0 // lines
@@ -1769,8 +1769,8 @@ func TestTornTail(t *testing.T) {
 		if whole > 0 {
 			want, wantGood = h.states[whole-1], h.ends[whole-1]
 		}
-		for _, tail := range []string{"", "\x00\x00\x00\x00", "\xff{{{", "\n"} {
-			if strings.Trim(tail, "\x00") != "" && (cut == 0 || cut != wantGood) {
+		for _, tail := range []string{"", "\x00\x00\x00\x00", "    ", "\xff{{{", "\n"} {
+			if strings.Trim(tail, "\x00 ") != "" && (cut == 0 || cut != wantGood) {
 				continue // garbage is tried behind whole lines only; a file of nothing else is not ours
 			}
 			hard, log, good, err := replay(append(slices.Clone(h.data[:cut]), tail...), 1)
@@ -1910,6 +1910,64 @@ func TestOpenDisk(t *testing.T) {
 	if _, _, _, _, err = openDisk(name, 4); err == nil { // where the directory should be stands a file
 		t.Error("no directory, no error")
 	}
+}
+
+// TestGrowAhead: a file that is no longer small ends in blanks, which the next start takes for
+// nothing, and which are gone when nothing was written for a while.
+func TestGrowAhead(t *testing.T) {
+	dir := t.TempDir()
+	d := opened(t, dir, 1)
+	if err := d.append([]record{{hard: &hardState{1, none}}}); err != nil {
+		t.Fatal(err)
+	}
+	written, grew := 0, 0
+	write := func() {
+		t.Helper()
+		written++
+		before := d.size
+		if err := d.append([]record{{index: written, entry: entry{1, "c7", written, "set x " + strings.Repeat("v", 1000)}}}); err != nil {
+			t.Fatal(err)
+		}
+		if d.size != before {
+			grew++
+		}
+	}
+	look := func() (size, blanks int64) {
+		data, _ := os.ReadFile(d.file.Name())
+		return int64(len(data)), int64(len(data) - len(bytes.TrimRight(data, " ")))
+	}
+	ends := func(what string, blanks bool) {
+		t.Helper()
+		size, n := look()
+		if n != size-d.end || (n > 0) != blanks || n > size/8 {
+			t.Fatalf("%s: %d bytes, %d of them blanks; records: %d", what, size, n, d.end)
+		}
+	}
+	for d.end+2000 < smallFile {
+		write()
+		ends("a small file", false)
+	}
+	for grew = 0; written < 200; {
+		write()
+	}
+	if grew > 70 {
+		t.Errorf("it grew %d times", grew)
+	}
+	ends("a file in use", true)
+	d.file.Close()
+	d = opened(t, dir, 1)
+	ends("after a start", false)
+
+	write()
+	for range idleTicks - 1 {
+		d.tick()
+	}
+	ends("soon after a write", true)
+	d.tick()
+	ends("a file at rest", false)
+	write()
+	data, _ := os.ReadFile(d.file.Name())
+	expect(t, "records", bytes.Count(data, []byte("\n")), 2+written)
 }
 
 // TestFailingDisk is [DK5]: an error of the disk is an error, of write and fsync alike.
@@ -3171,6 +3229,10 @@ func (w *world) crash(n *node, power bool) {
 	if power {
 		w.cutPower(n)
 	}
+	if w.chance(200) { // the file had grown ahead of its records
+		w.count(blankTail, true)
+		n.data = append(n.data, strings.Repeat(" ", 1+w.rand.IntN(200))...)
+	}
 }
 
 func (w *world) cutPower(n *node) {
@@ -3481,6 +3543,7 @@ const (
 	crashBetweenEffects
 	tornTail
 	zeroTail
+	blankTail
 	writeError
 	fsyncError
 	pause
@@ -3497,7 +3560,7 @@ var hazardNames = [numberOfHazards]string{"lost", "doubled", "slow", "late", "re
 	"full partition", "one-way cut", "bridge", "ring", "leader cut off at its election",
 	"nextIndex taken back", "kill", "power cut", "power cut of all", "crash at start",
 	"crash before write", "crash in write", "crash after write", "crash before fsync", "crash in fsync",
-	"crash after fsync", "crash between effects", "torn tail", "tail of zeros", "write error", "fsync error",
+	"crash after fsync", "crash between effects", "torn tail", "tail of zeros", "tail of blanks", "write error", "fsync error",
 	"pause", "clock changes pace", "slow clock", "fast clock", "client retries", "client moves", "client gives up"}
 
 // hazards is the character of a seed.

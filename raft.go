@@ -14,7 +14,7 @@
 // Part I is Figure 2, with the reasons. It knows no socket, file, goroutine or
 // clock: inputs go into Step, effects come out of it. A reader may stop at its
 // end and has read all of Raft's core. Where a later part needs a hook in an
-// earlier one, the hook is a single call that names its chapter; skip it. Skip also
+// earlier one, the hook is one line that names its chapter; skip it. Skip also
 // tell, say, count and their like: they narrate, and change nothing.
 //
 //	I    The algorithm   1 State · 2 Messages · 3 The log · 4 Step · 5 Elections
@@ -194,7 +194,7 @@ type server struct {
 }
 
 // Timeouts in ticks. With the default tick of 10 ms they are the paper's 150 to
-// 300 ms, and a heartbeat often enough that one may be lost, and mostly two.
+// 300 ms, and a heartbeat often enough that one may be lost, and mostly more.
 const (
 	heartbeatTicks   = 5
 	electionTicksMin = 15
@@ -202,8 +202,8 @@ const (
 )
 
 // newServer makes server id of a cluster of id and peers, a follower with the
-// persistent state that chapter 11 read from disk (the zero hardState and no
-// entries for a new server). Everything volatile begins at zero: a server does not
+// persistent state that chapter 11 read from disk: hardState is currentTerm and votedFor
+// (zero, and no entries, for a new server). Everything volatile begins at zero: a server does not
 // know what is committed until a leader tells it.
 func newServer(id int, peers []int, hard hardState, log []entry, r *rand.Rand) *server {
 	s := &server{
@@ -308,6 +308,10 @@ type appendEntriesReply struct {
 	ConflictIndex int `json:"conflictIndex,omitempty"` // first index of that term, or lastIndex+1
 }
 
+// refusesTerm tells a refusal of [AE1] from one of [AE2], whose PrevLogIndex is never 0,
+// since every log matches there.
+func (r *appendEntriesReply) refusesTerm() bool { return !r.Success && r.PrevLogIndex == 0 }
+
 // ---- 3. The log -------------------------------------------------------------
 //
 // Every index computation of Part I goes through these few functions. The sentinel
@@ -340,8 +344,8 @@ func (s *server) firstIndexOf(term int) int {
 }
 
 // batch is what one AppendEntries can carry from index on: as many entries as fit
-// into a datagram (D4). One always fits; chapter 8 refuses larger commands. How many
-// bytes an entry takes, and how many there are, chapters 12 and 8 know.
+// into a datagram (D4). One always fits: chapter 8 refuses larger commands. maxBatchBytes is
+// from there, too, and size, an entry's bytes, from chapter 12.
 func (s *server) batch(index int) []entry {
 	end, size := index, 0
 	for end <= s.lastIndex() {
@@ -379,8 +383,8 @@ type Output struct {
 }
 
 // Step digests inputs in their order and returns the effects of all of them
-// together. Whoever calls it with all that is waiting gets one fsync and one
-// AppendEntries a follower for the lot.
+// together. Whoever calls it with all that is waiting gets one fsync for the lot, and as few
+// AppendEntries as can carry it.
 func (s *server) Step(inputs ...input) Output {
 	for _, in := range inputs {
 		switch in := in.(type) {
@@ -416,7 +420,7 @@ func (s *server) receive(m *Message) {
 		s.setTermAndVote(m.Term, none) // [All2]
 		s.becomeFollower(none)
 	}
-	switch { // [Fol1] and not only followers answer: what the role forbids, the handlers refuse
+	switch { // [Fol1] for every role: the handlers check it
 	case m.RequestVote != nil:
 		s.onRequestVote(m.From, m.Term, m.RequestVote)
 	case m.RequestVoteReply != nil:
@@ -574,7 +578,8 @@ func (s *server) becomeLeader() {
 // How the leader's log reaches the others: sending, the receiver's box, the reply.
 // The receiver accepts entries only behind an entry that matches, which makes the
 // logs equal up to there by induction. The sender keeps a few AppendEntries in the
-// air at once (D6) and can tell from the number that a reply echoes how old it is.
+// air at once (D6); a reply echoes the number of what it answers, so it is known how old
+// it is.
 
 // wire is what a leader knows about the way to one follower.
 type wire struct {
@@ -699,7 +704,7 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 
 	prev := ae.PrevLogIndex
 	if !s.matches(prev, ae.PrevLogTerm) { // [AE2]
-		s.refuse(from, "AE2", s.conflictAt(prev, ae.Seq), "no %v here", ref{prev, ae.PrevLogTerm})
+		s.refuse(from, "AE2", s.conflictReply(prev, ae.Seq), "no %v here", ref{prev, ae.PrevLogTerm})
 		return
 	}
 	for i, e := range ae.Entries {
@@ -748,10 +753,10 @@ func (s *server) refuse(to int, tag string, r appendEntriesReply, format string,
 	s.send(to, Message{AppendEntriesReply: &r})
 }
 
-// conflictAt says where the leader should try again (D5): at the first entry of the
+// conflictReply says where the leader should try again (D5): at the first entry of the
 // conflicting term, since a leader that lacks one entry of a term often lacks more
 // of them; or behind our last entry, where we have nothing at all.
-func (s *server) conflictAt(index, seq int) appendEntriesReply {
+func (s *server) conflictReply(index, seq int) appendEntriesReply {
 	r := appendEntriesReply{Seq: seq, PrevLogIndex: index, ConflictIndex: s.lastIndex() + 1}
 	if index <= s.lastIndex() {
 		r.ConflictTerm = s.log[index].Term
@@ -767,6 +772,11 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 	if s.role != leader || term != s.currentTerm || r.Seq > s.seq || r.MatchIndex > s.lastIndex() {
 		return
 	}
+	// A refusal of [AE1] has the term of now, but answers a message of an earlier reign,
+	// perhaps of ours before a crash: its number says nothing about this one.
+	if r.refusesTerm() {
+		return
+	}
 	w := s.progress[from]
 	w.heard = max(w.heard, r.Seq) // chapter 10 counts these
 	w.at, w.probing = s.now, false
@@ -777,10 +787,10 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 		s.count("Lead3a")
 		return
 	}
-	// What is confirmed stays confirmed, so nextIndex never falls to matchIndex. A gap
-	// makes every AppendEntries behind it refused; the first refusal repairs it. The others,
-	// sent before that repair, are old news, unless they ask for something earlier than what
-	// is flying.
+	// What is confirmed stays confirmed, so nextIndex never falls to matchIndex. When one
+	// AppendEntries is lost, all that follow it are refused. The first refusal takes nextIndex
+	// back; the others, of messages sent before that repair, are old news while the entries
+	// are on their way again, unless they ask for an earlier one.
 	next := max(s.matchIndex[from]+1, min(s.tryAgainAt(r), s.nextIndex[from]))
 	if r.Seq <= w.repair && len(w.flying) > 0 && next >= w.flying[0].first {
 		return
@@ -882,10 +892,10 @@ type request struct {
 	Serial  int    `json:"serial"`  // counts the client's writes: 1, 2, 3, …
 	Command string `json:"command"` // set, get, del, incr or cas
 
-	to netip.AddrPort // where the client waits; the core only hands it back
+	to netip.AddrPort // where the client waits; Step only hands it back
 }
 
-// reply answers a request. Leader is set, if known, when Error is errNotLeader.
+// reply answers a request. leader is set, if known, when err is errNotLeader.
 type reply struct {
 	to     netip.AddrPort
 	client string
@@ -894,7 +904,8 @@ type reply struct {
 	leader int
 }
 
-// answer is the outcome of a command: a result or, final and certain, an error.
+// answer is the outcome of a command: a result or an error. An error is final and certain,
+// except for errNotLeader, which only says: ask elsewhere.
 type answer struct {
 	result string
 	err    string
@@ -1072,7 +1083,7 @@ func parseOperation(command string) (op operation, err error) {
 	case op.key == "" || len(op.key) > maxKey:
 		err = fmt.Errorf("a key has 1 to %d bytes, not %d", maxKey, len(op.key))
 	case !utf8.ValidString(op.key) || !utf8.ValidString(op.old) || !utf8.ValidString(op.value):
-		err = errors.New("a value is valid UTF-8, also after its escapes")
+		err = errors.New("keys and values are valid UTF-8, also after their escapes")
 	}
 	return op, err
 }
@@ -1192,17 +1203,17 @@ func quoteFound(value string) string {
 // A client that gets no answer cannot know whether its command was lost or only the
 // answer, so it must ask again, and its command must not be carried out twice.
 //
-//	SE1  every write carries its client and serial; a repeat of one that is still in
-//	     the leader's log is not appended again (§8)
+//	SE1  every write carries its client and serial; a repeat of one that is in the
+//	     leader's log and not applied yet is not appended again (§8)
 //	SE2  a serial that was applied gets the stored answer and changes nothing (§8);
 //	     only the newest answer is kept, so an older serial is not answered at all
 //	SE3  sessions are state machine state: serial 1 opens one, the least recently used
 //	     of too many goes, in log order, never by a local clock (thesis 6.3)
 //	SE4  a serial above 1 without a session is refused, since nobody knows any more
-//	     whether it was carried out (thesis 6.3)
+//	     whether it was carried out (thesis 6.3); serial 1 always passes for new
 //
 // What is carried out is decided when an entry is applied, so it is the same everywhere;
-// what a leader knows earlier only saves an entry.
+// the leader's look before it appends only saves an entry.
 
 // maxSessions is the window of exactly-once, in clients.
 const maxSessions = 10_000
@@ -1274,8 +1285,8 @@ func (s *server) answeredRepeat(r *request) bool {
 func (s *server) await(r *request) { s.waiting[r.Client] = waiter{r.Serial, r.to} }
 
 // awaitUnapplied looks for what earlier leaders left in the log and is not applied yet: it
-// must not be appended a second time. It waits for a reign's first write, since nobody
-// should wait for it in an election.
+// must not be appended a second time. A reign's first write calls it, and not the election,
+// which should be quick.
 func (s *server) awaitUnapplied() {
 	s.waiting = map[string]waiter{}
 	for _, e := range s.log[s.lastApplied+1:] {
@@ -1309,8 +1320,8 @@ type held struct {
 const maxHeld = 4096
 
 // redirect sends a client to the leader. While there seems to be none, the request waits a
-// little for the end of the election: asking around would not be faster. What is redirected
-// was never in this server's log.
+// little for the end of the election: asking around would not be faster. A redirect appends
+// nothing; an earlier sending of the same request may still be committed.
 func (s *server) redirect(r *request) {
 	if s.leaderless() && len(s.held) < maxHeld {
 		s.held = append(s.held, held{r, s.now + electionTicksMin})
@@ -1429,8 +1440,8 @@ func (s *server) confirmed() int {
 //	DK1  the first record names the format and the server
 //	DK2  an entry's record replaces every earlier entry at its index and above
 //	DK3  a torn tail, the last write cut anywhere, is cut off: nobody was told of it
-//	DK4  damage before an intact record was no crash; the server may have promised
-//	     what is lost, and refuses to start
+//	DK4  damage before an intact record may be more than a crash: the server may have
+//	     promised what is lost, and refuses to start
 //	DK5  a failed write or fsync stops the server: the kernel may have dropped the
 //	     page, and a second fsync would lie about it
 
@@ -1676,9 +1687,8 @@ func openDisk(dir string, id int) (d *disk, hard hardState, log []entry, note st
 	if good == 0 { // a new server [DK1]
 		d.buf = header(id)
 	}
-	if err = d.flush(); err == nil && good == 0 {
-		err = syncDir(dir)
-	}
+	// Also when it is not new: whoever wrote this may have died before its own sync.
+	err = errors.Join(d.flush(), syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
 	return
 }
 
@@ -2141,8 +2151,12 @@ func (d *datagram) bodies() (n int) {
 // is no character, such as half a surrogate pair.
 func replaced(command string, data []byte) bool {
 	n := strings.Count(command, "\ufffd")
-	return n > 0 && n > bytes.Count(data, []byte("\ufffd"))+
-		bytes.Count(bytes.ToLower(data), []byte(`\ufffd`))
+	if n == 0 {
+		return false
+	}
+	// An escaped backslash begins no escape.
+	data = bytes.ReplaceAll(bytes.ToLower(data), []byte(`\\`), nil)
+	return n > bytes.Count(data, []byte("\ufffd"))+bytes.Count(data, []byte(`\ufffd`))
 }
 
 // validClient: see request.
@@ -2301,7 +2315,7 @@ const gatherFor = 10 * time.Millisecond
 func (sh *shell) take(inputs []input, in any) []input {
 	switch in := in.(type) {
 	case *consoleLine:
-		sh.step(inputs...) // first what came first
+		sh.step(inputs...) // first what came first, except for the queue
 		in.answer(sh, sh.execute(in.Line))
 		return inputs[:0]
 	case dropped:

@@ -855,6 +855,7 @@ func TestAppendEntriesReply(t *testing.T) {
 		{"Lead3b at least by one", []input{no(4, 0, 9, 1)}, 0, 0, "S2 AE(3,2,[2 4],0)"},
 		{"Lead3b never before the first entry", []input{no(4, 0, 0, 1)}, 0, 0, "S2 AE(0,0,[1 1 2 2 4],0)"},
 		{"Lead3b not of an earlier reign", []input{ofTerm(3, no(4, 0, 2, 1))}, 0, 0, ""},
+		{"AE1 nor of its message, refused in this one", []input{no(0, 0, 0, 1)}, 0, 0, ""},
 		// Datagrams behind one gap are all refused; nextIndex has moved since.
 		{"Lead3b the second refusal is old news", []input{no(4, 0, 2, 1), no(4, 0, 2, 1)}, 0, 0, ""},
 		{"Lead3b a refusal of what was sent since is news", []input{no(4, 0, 3, 1), no(2, 1, 1, 3)}, 0, 0, "S2 AE(1,1,[1 2 2 4],0)"},
@@ -1403,6 +1404,14 @@ func TestReads(t *testing.T) {
 	s.Step(asks("r", 2, "get x"))
 	refusal := answerAE(3, 2, appendEntriesReply{PrevLogIndex: 2, ConflictIndex: 1, Seq: s.seq})
 	expect(t, "RD3 a refusal of this term is word of a follower too", told(s.Step(refusal)), "r/2 old")
+
+	// S1 led term 1, too, crashed, and counts its messages from 0 again. A late one of that reign
+	// reaches S3 in term 2, and the refusal says nothing about who leads now.
+	s = settledLeaderOf(3, 2)
+	s.Step(asks("r", 1, "get x"))
+	late := answerAE(3, 2, appendEntriesReply{Seq: s.seq})
+	expect(t, "AE1 a refusal of an earlier reign's message confirms no read", told(s.Step(late)), "")
+	expect(t, "RD3 that of this reign's does", told(s.Step(answerAE(3, 2, appendEntriesReply{PrevLogIndex: 2, ConflictIndex: 1, Seq: s.seq}))), "r/1 (none)")
 
 	s = settledLeaderOf(5, 2)
 	s.Step(asks("r", 1, "get x"))
@@ -2160,7 +2169,7 @@ func TestClientForm(t *testing.T) {
 		}
 		expect(t, command, told(leaderOf(1, 2).Step(r)), "c7/1 ok")
 	}
-	for _, command := range []string{"set x \xff", `set x \ud800`} {
+	for _, command := range []string{"set x \xff", `set x \ud800`, `set x \\ufffd \ud800`} {
 		in, drop := received(`{"clientRequest":{"client":"c7","serial":1,"command":"`+command+`"}}`, anywhere)
 		r, ok := in.(*request)
 		if !ok {
@@ -6429,6 +6438,7 @@ var edits = []struct {
 	{"Lead3b", "nextIndex falls below what is confirmed", "next := max(s.matchIndex[from]+1, min(s.tryAgainAt(r), s.nextIndex[from]))", "next := min(s.tryAgainAt(r), s.nextIndex[from])", false},
 	{"Lead3b", "a refusal moves nothing", "\ts.nextIndex[from] = next // [Lead3b]\n", "", false},
 	{"Lead3b", "a refusal confirms what it asks for", "\tw.flying, w.repair = nil, s.seq\n}\n\n// tryAgainAt", "\ts.matchIndex[from] = max(s.matchIndex[from], r.ConflictIndex-1)\n\tw.flying, w.repair = nil, s.seq\n}\n\n// tryAgainAt", false},
+	{"AE1", "a refusal of an earlier reign's message counts", "if r.refusesTerm() {", "if false {", true},
 	{"Lead4", "an entry of an older term is committed by counting", "n > s.commitIndex && s.log[n].Term == s.currentTerm", "n > s.commitIndex", false},
 	{"Lead4", "a minority is enough", "return reached[len(reached)-s.majority()]", "return reached[max(1, len(reached)-1)%len(reached)]", false},
 	{"Lead4", "all must have it", "return reached[len(reached)-s.majority()]", "return reached[0]", false},
@@ -6474,6 +6484,7 @@ func TestBreakIt(t *testing.T) {
 	}
 	for _, edit := range edits {
 		t.Run(edit.rule, func(t *testing.T) {
+			t.Parallel()
 			if n := strings.Count(string(source), edit.old); n != 1 {
 				t.Fatalf("%s: its old text stands %d times in raft.go: %s", edit.what, n, edit.old)
 			}
@@ -6487,12 +6498,14 @@ func TestBreakIt(t *testing.T) {
 				t.Fatalf("%s: %v\n%s", edit.what, err, out)
 			}
 			binary := filepath.Join(dir, "broken.test")
-			simulator := noticed(dir, binary, "-test.run=^TestSimulator", "-test.failfast")
-			rules := noticed(dir, binary, "-test.short", "-test.failfast", "-test.skip="+breakItSkips)
-			t.Logf("%s\n    simulator: %s\n    tests:     %s", edit.what, simulator, rules)
-			if simulator == "" && (rules == "" || !edit.rules) {
-				t.Errorf("%s: nobody has noticed", edit.what)
+			who := noticed(dir, binary, "-test.run=^TestSimulator$", "-test.failfast")
+			if edit.rules && who == "" {
+				who = noticed(dir, binary, "-test.short", "-test.failfast", "-test.skip="+breakItSkips)
 			}
+			if who == "" {
+				t.Fatalf("%s: nobody has noticed", edit.what)
+			}
+			t.Logf("%s: %s", edit.what, who)
 		})
 	}
 }
@@ -6559,18 +6572,27 @@ type processes struct {
 	running   map[int]*exec.Cmd
 }
 
-func startProcesses(t testing.TB, n int, flags ...string) *processes {
+func startProcesses(t testing.TB, n int) *processes {
+	p := prepareProcesses(t, n)
+	p.startAll()
+	return p
+}
+
+func prepareProcesses(t testing.TB, n int) *processes {
 	p := &processes{t: t, binary: buildRaft(t), peers: freePeers(t, n), dir: t.TempDir(), running: map[int]*exec.Cmd{}}
 	p.addresses, _ = parsePeers(p.peers)
-	for id := range p.addresses {
-		p.start(id)
-	}
 	t.Cleanup(func() {
 		for id := range p.running {
 			p.kill(id)
 		}
 	})
 	return p
+}
+
+func (p *processes) startAll() {
+	for id := range p.addresses {
+		p.start(id)
+	}
 }
 
 // start starts a server. It needs no waiting: whoever asks it asks again.
@@ -6607,7 +6629,7 @@ func (p *processes) console() *console {
 	return c
 }
 
-func mustAnswer(t *testing.T, c *console, line, want string) {
+func mustAnswer(t testing.TB, c *console, line, want string) {
 	t.Helper()
 	if got := c.exec(line); got != want {
 		t.Fatalf("%s: got %q, want %q", line, got, want)
@@ -6875,12 +6897,19 @@ func TestCommandLine(t *testing.T) {
 //	go test -run - -bench . -benchtime 3s
 
 // BenchmarkStep: the algorithm alone. One write committed and applied on three servers, in
-// memory, in batches of 64 as under load.
+// memory, in batches of 64 as under load; with each level of narration.
 func BenchmarkStep(b *testing.B) {
+	for watch := range 4 {
+		b.Run(fmt.Sprintf("watch=%d", watch), func(b *testing.B) { benchmarkStep(b, watch) })
+	}
+}
+
+func benchmarkStep(b *testing.B, watch int) {
 	servers := map[int]*server{}
 	for id := 1; id <= 3; id++ {
 		peers := slices.DeleteFunc([]int{1, 2, 3}, func(p int) bool { return p == id })
 		servers[id] = newServer(id, peers, hardState{}, nil, rand.New(rand.NewPCG(1, uint64(id))))
+		servers[id].watch = watch
 	}
 	deliver := func(out Output) {
 		for queue := append(out.Early, out.Send...); len(queue) > 0; queue = queue[1:] {
@@ -6908,10 +6937,7 @@ func BenchmarkStep(b *testing.B) {
 // BenchmarkReplay: reading a file, an entry an operation.
 func BenchmarkReplay(b *testing.B) {
 	const n = 100_000
-	data := append(header(1), appendRecord(nil, record{hard: &hardState{1, 1}})...)
-	for i := 1; i <= n; i++ {
-		data = appendRecord(data, record{index: i, entry: entry{1, fmt.Sprintf("client%d", i%256), 1 + i/256, fmt.Sprintf("set k%015d %064d", i, i)}})
-	}
+	data := longFile(1, n)
 	entries := 0
 	for b.Loop() {
 		if entries == 0 {
@@ -6925,14 +6951,27 @@ func BenchmarkReplay(b *testing.B) {
 	}
 }
 
+// longFile is the file of a server with n writes of 256 clients in its log.
+func longFile(id, n int) []byte {
+	data := appendRecord(header(id), record{hard: &hardState{1, 1}})
+	for i, e := range longLog(n) {
+		data = appendRecord(data, record{index: i + 1, entry: e})
+	}
+	return data
+}
+
+func longLog(n int) (log []entry) {
+	for i := 1; i <= n; i++ {
+		log = append(log, entry{1, fmt.Sprintf("client%d", i%256), 1 + (i-1)/256, fmt.Sprintf("set k%015d %064d", i%1000, i)})
+	}
+	return log
+}
+
 // BenchmarkCatchUp: an empty follower takes over 100,000 entries, an entry an operation,
 // through real JSON and the bytes of a file, in windows as the leader sends them.
 func BenchmarkCatchUp(b *testing.B) {
 	const n = 100_000
-	var log []entry
-	for i := 1; i <= n; i++ {
-		log = append(log, entry{1, fmt.Sprintf("client%d", i%256), 1 + i/256, fmt.Sprintf("set k%015d %064d", i, i)})
-	}
+	log := longLog(n)
 	addresses, _ := parsePeers("1=127.0.0.1:1,2=127.0.0.1:2")
 	entries := 0
 	for b.Loop() {
@@ -6971,33 +7010,56 @@ func BenchmarkRead(b *testing.B) { benchmarkClients(b, "get k%015d") }
 
 func benchmarkClients(b *testing.B, command string) {
 	for _, clients := range []int{1, 16, 64, 256, 1024} {
-		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			p := startProcesses(b, 3)
-			c := p.console()
-			c.exec("set leader known")
-			before := p.counters(c)
-			var issued atomic.Int64
-			latencies := make([][]time.Duration, clients)
-			var wait sync.WaitGroup
-			b.ResetTimer()
-			for w := range clients {
-				background(&wait, func() { latencies[w] = closedLoop(b, p.addresses[c.leader], w, command, &issued) })
-			}
-			wait.Wait()
-			b.StopTimer()
-			after := p.counters(c)
-			all := slices.Concat(latencies...)
-			slices.Sort(all)
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
-			b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-µs")
-			b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
-			b.ReportMetric(float64(after[0]-before[0])/float64(b.N), "fsyncs/op")
-			b.ReportMetric(float64(after[1]-before[1])/float64(b.N), "datagrams/op")
-		})
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) { benchmark(b, 3, 0, clients, command) })
 	}
 }
 
-// counters adds up the fsyncs and datagrams of all servers.
+// BenchmarkScale: writes of 256 clients, with more servers, larger values, a longer log.
+func BenchmarkScale(b *testing.B) {
+	for _, servers := range []int{3, 5, 7} {
+		b.Run(fmt.Sprintf("servers=%d", servers), func(b *testing.B) { benchmark(b, servers, 0, 256, "set k%015d %064d") })
+	}
+	for _, size := range []int{4 << 10, 32_000} {
+		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) { benchmark(b, 3, 0, 256, fmt.Sprintf("set k%%015d %%0%dd", size)) })
+	}
+	for _, entries := range []int{10_000, 1_000_000} {
+		b.Run(fmt.Sprintf("log=%d", entries), func(b *testing.B) { benchmark(b, 3, entries, 256, "set k%015d %064d") })
+	}
+}
+
+// benchmark is b.N commands of clients that each have one outstanding, to real servers whose
+// logs hold so many entries already.
+func benchmark(b *testing.B, servers, entries, clients int, command string) {
+	p := prepareProcesses(b, servers)
+	for id := range p.addresses {
+		if err := os.WriteFile(filepath.Join(p.dir, fmt.Sprintf("server-%d.log", id)), longFile(id, entries), 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	p.startAll()
+	c := p.console()
+	c.patience = time.Minute
+	mustAnswer(b, c, "set leader known", "ok")
+	before := p.counters(c)
+	var issued atomic.Int64
+	latencies := make([][]time.Duration, clients)
+	var wait sync.WaitGroup
+	b.ResetTimer()
+	for w := range clients {
+		background(&wait, func() { latencies[w] = closedLoop(b, p.addresses[c.leader], w, command, &issued) })
+	}
+	wait.Wait()
+	b.StopTimer()
+	after := p.counters(c)
+	all := slices.Concat(latencies...)
+	slices.Sort(all)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
+	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
+	b.ReportMetric(float64(after[0]-before[0])/float64(b.N), "fsyncs/op")
+	b.ReportMetric(float64(after[1]-before[1])/float64(b.N), "datagrams/op")
+}
+
 func (p *processes) counters(c *console) (sum [2]int) {
 	for _, id := range c.ids {
 		status := c.askServer(id, "status")

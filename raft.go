@@ -738,8 +738,10 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 // the timer even when the entries are refused below: the leader is alive.
 func (s *server) follow(leaderID int) {
 	must(s.role != leader, "at most one leader a term (Election Safety)")
-	if s.leaderID != leaderID {
-		s.tell(1, "Cand3", "S%d leads term %d", leaderID, s.currentTerm)
+	if s.role == candidate {
+		s.tell(1, "Cand3", "S%d has won term %d", leaderID, s.currentTerm)
+	} else if s.leaderID != leaderID {
+		s.say(1, "Fol1", "S%d leads term %d", leaderID, s.currentTerm)
 	}
 	s.becomeFollower(leaderID) // [Cand3]
 	s.resetElectionTimer()     // [Fol2]
@@ -1666,6 +1668,11 @@ func openDisk(dir string, id int) (d *disk, hard hardState, log []entry, note st
 	if err != nil {
 		return
 	}
+	defer func() {
+		if err != nil {
+			file.Close()
+		}
+	}()
 	data, err := os.ReadFile(name)
 	if err != nil {
 		return
@@ -2258,7 +2265,7 @@ const maxWaiting = 4096
 // A ticker drops the ticks that nobody took: to a server that was stopped, no time has
 // passed.
 func (sh *shell) run() {
-	defer stopOnBrokenInvariant()
+	defer sh.stopOnBrokenInvariant()
 	always := make(chan bool)
 	close(always)
 	var inputs []input
@@ -2326,7 +2333,7 @@ func (sh *shell) take(inputs []input, in any) []input {
 			return inputs
 		}
 	case *request:
-		if sh.server.uncommitted() && !in.isRead() {
+		if sh.server.uncommitted() && !in.isRead() && !sh.faults.crashed {
 			if len(sh.queue) == 0 {
 				sh.late = time.After(gatherFor)
 			}
@@ -2366,7 +2373,7 @@ func (sh *shell) perform(out Output) {
 	}
 	err := sh.disk.append(out.Persist) // [Persist]
 	if err != nil {                    // [DK5]
-		fatal("%s: %v; nothing was answered since. "+
+		sh.fatal("%s: %v; nothing was answered since. "+
 			"Look after the disk, then start this server again", sh.disk.file.Name(), err)
 	}
 	for i := range out.Send {
@@ -2439,8 +2446,7 @@ func (sh *shell) reportDrops() {
 	if d.fresh == 0 || sh.faults.clock < d.due {
 		return
 	}
-	sh.tellFault(1, "", fmt.Sprintf("dropped %d, the last from %v: %s",
-		d.fresh, d.last.from, d.last.why))
+	sh.tellFault(1, "", fmt.Sprintf("dropped %d: %s, from %v", d.fresh, d.last.why, d.last.from))
 	d.fresh, d.due = 0, sh.faults.clock+100
 }
 
@@ -2450,11 +2456,18 @@ func fatal(format string, args ...any) {
 	os.Exit(1)
 }
 
-func stopOnBrokenInvariant() {
+// fatal is the same, below what the screen still has to show.
+func (sh *shell) fatal(format string, args ...any) {
+	sh.screen.end()
+	sh.screen.flush()
+	fatal(format, args...)
+}
+
+func (sh *shell) stopOnBrokenInvariant() {
 	switch r := recover().(type) {
 	case nil:
 	case brokenInvariant:
-		fatal("broken invariant: %s; this is a bug or a forged message, "+
+		sh.fatal("broken invariant: %s; this is a bug or a forged message, "+
 			"and the server stops before it spreads", string(r))
 	default:
 		panic(r)
@@ -2568,7 +2581,8 @@ func (s *server) stamp() int {
 
 // hear narrates a message that came in.
 func (s *server) hear(m *Message) {
-	s.lamport = max(s.lamport, min(m.At, maxNumber)) + 1
+	s.merge(m.At)
+	s.lamport++
 	if s.watch < 2 || s.watch == 2 && s.idle(m) {
 		return
 	}
@@ -2581,9 +2595,11 @@ func (s *server) hear(m *Message) {
 	case m.AppendEntriesReply != nil:
 		tag = "Lead3b"
 	}
-	_, text, _ := strings.Cut(m.String(), " ")
-	s.write(s.lamport, fmt.Sprintf("<-S%d", m.From), text, tag)
+	s.write(s.lamport, fmt.Sprintf("<-S%d", m.From), fmt.Sprintf("t%d %s", m.Term, m.text()), tag)
 }
+
+// merge keeps our Lamport number above a sender's.
+func (s *server) merge(at int) { s.lamport = max(s.lamport, min(at, maxNumber)) }
 
 // idle tells heartbeats and their answers from messages that say something.
 func (s *server) idle(m *Message) bool {
@@ -2593,36 +2609,29 @@ func (s *server) idle(m *Message) bool {
 	return m.AppendEntries != nil && len(m.AppendEntries.Entries) == 0
 }
 
-// kind is a Message's name.
-func (m *Message) kind() string {
-	switch {
-	case m.RequestVote != nil:
-		return "RequestVote"
-	case m.RequestVoteReply != nil:
-		return "VoteReply"
-	case m.AppendEntries != nil:
-		return "AppendEntries"
-	}
-	return "AppendReply"
-}
-
 // String is a Message in one line.
 func (m *Message) String() string {
-	head := fmt.Sprintf("S%d->S%d t%d %s ", m.From, m.To, m.Term, m.kind())
+	return fmt.Sprintf("S%d->S%d t%d %s", m.From, m.To, m.Term, m.text())
+}
+
+// text is what a Message says.
+func (m *Message) text() string {
 	switch {
 	case m.RequestVote != nil:
 		rv := m.RequestVote
-		return head + fmt.Sprintf("last=%v", ref{rv.LastLogIndex, rv.LastLogTerm})
+		return fmt.Sprintf("RequestVote last=%v", ref{rv.LastLogIndex, rv.LastLogTerm})
 	case m.RequestVoteReply != nil && m.RequestVoteReply.VoteGranted:
-		return head + "granted"
+		return "VoteReply granted"
+	case m.RequestVoteReply != nil:
+		return "VoteReply refused"
 	case m.AppendEntries != nil:
 		ae := m.AppendEntries
-		return head + fmt.Sprintf("prev=%v [%v] commit=%d",
+		return fmt.Sprintf("AppendEntries prev=%v [%v] commit=%d",
 			ref{ae.PrevLogIndex, ae.PrevLogTerm}, carried{ae}, ae.LeaderCommit)
-	case m.AppendEntriesReply != nil && m.AppendEntriesReply.Success:
-		return head + fmt.Sprintf("ok match=%d", m.AppendEntriesReply.MatchIndex)
+	case m.AppendEntriesReply.Success:
+		return fmt.Sprintf("AppendReply ok match=%d", m.AppendEntriesReply.MatchIndex)
 	}
-	return head + "refused"
+	return "AppendReply refused"
 }
 
 // write appends one line to the Output.
@@ -2907,7 +2916,7 @@ func (sc *screen) setPrompt(text string) {
 type command struct {
 	name, args, help string
 	onServer         func(sh *shell, args []string) string
-	here             func(c *console, to int, args []string) string
+	here             func(c *console, args []string) string
 }
 
 // commands is the table. help, the errors and the list in NOTES.md come from it.
@@ -3072,7 +3081,11 @@ func (sh *shell) status([]string) string {
 	}
 	timer := fmt.Sprintf("election in %d", s.electionDue-s.now)
 	if s.role == leader {
-		timer = fmt.Sprintf("heartbeat every %d", heartbeatTicks)
+		next := heartbeatTicks
+		for _, p := range s.peers {
+			next = min(next, s.progress[p].due-s.now)
+		}
+		timer = fmt.Sprintf("heartbeat in %d", next)
 	}
 	frozen := ""
 	if f.frozen {
@@ -3081,12 +3094,12 @@ func (sh *shell) status([]string) string {
 	return fmt.Sprintf("S%d %v t%d, voted %s, leader %s\n"+
 		"log %d entries, last %v; commit %d, applied %d\n"+
 		"clock %s@%d; %s\n"+
-		"%v\n"+
+		"%s\n"+
 		"since start %d fsyncs, %d datagrams sent; %d dropped as foreign or malformed",
 		s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
 		s.lastIndex(), s.lastRef(), s.commitIndex, s.lastApplied,
 		frozen, s.now, timer,
-		f,
+		f.String()+s.laboratory.String(),
 		sh.disk.syncs, sh.sent, sh.dropped.all)
 }
 
@@ -3109,6 +3122,9 @@ func (sh *shell) prompt() string {
 	}
 	if f.loss+f.dup+f.delay+f.more > 0 {
 		text += " BADNET"
+	}
+	if s.laboratory != (laboratory{}) {
+		text += " ODD"
 	}
 	return text + "> "
 }
@@ -3290,9 +3306,7 @@ func (sh *shell) view(args []string) string {
 		v.Entries = append(v.Entries, e)
 		size += e.size()
 	}
-	j, err := json.Marshal(v)
-	must(err == nil, "what we show can be written as JSON")
-	return string(j)
+	return strings.TrimSpace(string(appendAny(nil, v)))
 }
 
 // checksum is equal on servers with equal tables. It adds up, so the map's order is no
@@ -3447,7 +3461,10 @@ func (c *console) exec(line string) string {
 	if !strings.HasPrefix(line, "@") {
 		return c.execOn(c.home(), line, false)
 	}
-	target, rest, _ := strings.Cut(line[1:], " ")
+	target, rest := line[1:], ""
+	if end := strings.IndexAny(target, " \t"); end >= 0 {
+		target, rest = target[:end], target[end:]
+	}
 	ids := c.ids
 	if target != "all" {
 		var err error
@@ -3514,8 +3531,8 @@ func (c *console) execOn(id int, line string, addressed bool) string {
 	case err != nil:
 		return "error: " + err.Error()
 	case cmd.here != nil:
-		return cmd.here(c, id, args)
-	case verb == "quit" && !addressed: // without @, it is this console that leaves
+		return cmd.here(c, args)
+	case verb == "quit" && (!addressed || id == c.self): // it is this console that leaves
 		c.over = true
 		return "bye"
 	}
@@ -3526,7 +3543,7 @@ func (c *console) execOn(id int, line string, addressed bool) string {
 	return answer
 }
 
-func (c *console) help(_ int, args []string) string {
+func (c *console) help(args []string) string {
 	if len(args) == 1 {
 		cmd, err := findCommand(args[0])
 		if err != nil {
@@ -3544,7 +3561,7 @@ func (c *console) help(_ int, args []string) string {
 	return strings.Join(lines, "\n")
 }
 
-func (c *console) explain(_ int, args []string) string {
+func (c *console) explain(args []string) string {
 	for _, rule := range ruleBook() {
 		if strings.EqualFold(rule.tag, strings.Trim(args[0], "[]")) {
 			return fmt.Sprintf("%s (%s): %s\nWithout it: %s",
@@ -3555,7 +3572,7 @@ func (c *console) explain(_ int, args []string) string {
 }
 
 // part cuts every wire between servers of different groups.
-func (c *console) part(_ int, args []string) string {
+func (c *console) part(args []string) string {
 	groups := make([][]int, len(args))
 	var all []int
 	for i, list := range args {
@@ -3595,13 +3612,16 @@ func (c *console) askServer(id int, line string) string {
 		c.inputs <- &consoleLine{Line: line, local: answer}
 		return <-answer
 	}
+	if jsonSize(line) > maxBatchBytes {
+		return fmt.Sprintf("error: a line of %d bytes does not fit into a datagram", len(line))
+	}
 	c.asked++
 	c.send(id, datagram{Console: &consoleLine{ID: c.asked, Line: line}})
 	until := time.Now().Add(lineAnswer)
 	for {
 		d, ok := c.receive(until)
 		if !ok {
-			if c.leader = none; c.self == none {
+			if id == c.home() {
 				c.leader = c.next(id) // whom to ask next time
 			}
 			return fmt.Sprintf("unknown: S%d does not answer; is it running?", id)
@@ -3633,8 +3653,8 @@ func (c *console) receive(until time.Time) (d datagram, ok bool) {
 }
 
 // request sends a client's command, first to one server and then wherever the leader is,
-// until it is answered. Repeats carry the same serial, so they are safe [SE1] [SE2]. Whoever
-// has addressed a server wants to see its answer, not another's.
+// until it is answered. Repeats carry the same serial, so they are safe [SE1] [SE2]. A server
+// that was addressed is asked alone, but may send us to the leader.
 func (c *console) request(to int, line string, addressed bool) string {
 	r := &request{Client: c.client, Command: line}
 	op, err := parseOperation(line)
@@ -3740,7 +3760,7 @@ func (c *console) viewOf(id, from int) (*serverView, error) {
 
 // logs draws every server's log under one ruler, as in Figures 6 and 7: with commands if
 // that fits the width, or else with terms only, or else only the end of the logs.
-func (c *console) logs(int, []string) string {
+func (c *console) logs([]string) string {
 	var views []*serverView
 	var others []string
 	last := 0
@@ -3854,7 +3874,7 @@ func viewHead(v *serverView) string {
 
 // check holds what all servers have against the properties of Figure 3. The leaders come
 // last, so that what was committed meanwhile is in their logs.
-func (c *console) check(int, []string) string {
+func (c *console) check([]string) string {
 	var views, leaders []*serverView
 	for _, id := range c.ids {
 		v, err := c.whole(id)
@@ -3882,13 +3902,14 @@ func (c *console) whole(id int) (*serverView, error) {
 	all, err := c.viewOf(id, 1)
 	for err == nil && len(all.Entries) < all.Last {
 		var page *serverView
-		if page, err = c.viewOf(id, len(all.Entries)+1); err != nil {
+		n := len(all.Entries)
+		if page, err = c.viewOf(id, n); err != nil { // once more the last one that we have
 			break
 		}
-		if len(page.Entries) == 0 || page.Term != all.Term {
+		if len(page.Entries) < 2 || page.Entries[0] != all.Entries[n-1] {
 			return c.whole(id) // it changed under our eyes
 		}
-		all.Entries = append(all.Entries, page.Entries...)
+		all.Entries = append(all.Entries, page.Entries[1:]...)
 	}
 	return all, err
 }
@@ -3946,23 +3967,18 @@ func checkPair(a, b *serverView) string {
 	return ""
 }
 
-func (c *console) kill(_ int, args []string) string  { return c.onProcess("kill", args[0]) }
-func (c *console) start(_ int, args []string) string { return c.onProcess("start", args[0]) }
+func (c *console) kill(args []string) string  { return c.onProcesses((*cluster).kill, args[0]) }
+func (c *console) start(args []string) string { return c.onProcesses((*cluster).again, args[0]) }
 
-// onProcess runs kill or start.
-func (c *console) onProcess(verb, word string) string {
+// onProcesses does something to the processes of a list of servers.
+func (c *console) onProcesses(do func(cl *cluster, id int) error, list string) string {
 	if c.cluster == nil {
-		return "error: " + verb + " works in the terminal of a cluster (go run .); " +
+		return "error: kill and start work in the terminal of a cluster (go run .); " +
 			"here, use the system's kill -9"
 	}
-	ids, err := c.servers(word)
+	ids, err := c.servers(list)
 	for _, id := range ids {
-		if verb == "kill" {
-			err = c.cluster.kill(id)
-		} else {
-			err = c.cluster.start(id)
-		}
-		if err != nil {
+		if err = do(c.cluster, id); err != nil {
 			break
 		}
 	}
@@ -4019,7 +4035,8 @@ func (sh *shell) keepsOut(m *Message) bool {
 	case f.crashed:
 		return true
 	case f.cuts(m.From, m):
-		sh.tellFault(1, fmt.Sprintf("x<S%d", m.From), m.kind()+" (cut)")
+		sh.server.merge(m.At)
+		sh.tellDropped(m, "x<", m.From, "(cut)")
 		return true
 	case f.holding && len(f.held) < maxWaiting:
 		f.held = append(f.held, m)
@@ -4033,10 +4050,10 @@ func (sh *shell) copies(m *Message) int {
 	f, n := &sh.faults, 1
 	switch {
 	case f.cuts(m.To, m):
-		sh.tellFault(1, fmt.Sprintf("x>S%d", m.To), m.kind()+" (cut)")
+		sh.tellDropped(m, "x>", m.To, "(cut)")
 		return 0
 	case f.loss > 0 && rand.IntN(100) < f.loss:
-		sh.tellFault(1, fmt.Sprintf("x>S%d", m.To), m.kind()+" (lost)")
+		sh.tellDropped(m, "x>", m.To, "(lost)")
 		return 0
 	case f.dup > 0 && rand.IntN(100) < f.dup:
 		n = 2
@@ -4058,6 +4075,15 @@ func (sh *shell) sendDelayed() {
 		}
 		return d.due <= sh.faults.clock
 	})
+}
+
+// tellDropped narrates a message that a fault has swallowed.
+func (sh *shell) tellDropped(m *Message, arrow string, other int, why string) {
+	level := 1
+	if sh.server.idle(m) {
+		level = 3
+	}
+	sh.tellFault(level, fmt.Sprintf("%sS%d", arrow, other), m.text()+" "+why)
 }
 
 // tellFault narrates what is no rule of Raft, at once.
@@ -4308,6 +4334,18 @@ type laboratory struct {
 	batchLimit int  // entries in one AppendEntries, at most; 0: as many as fit
 }
 
+// String is what status adds to the faults.
+func (l laboratory) String() string {
+	text := ""
+	if l.noopOff {
+		text = "; noop off"
+	}
+	if l.batchLimit > 0 {
+		text += fmt.Sprintf("; batch %d", l.batchLimit)
+	}
+	return text
+}
+
 func (sh *shell) setNoop(args []string) string {
 	if args[0] != "on" && args[0] != "off" {
 		return "error: noop on, or noop off"
@@ -4332,7 +4370,9 @@ func (sh *shell) sendRaw(args []string) string {
 		return fmt.Sprintf("error: \"to\" must be one of %s",
 			serverNames(slices.Sorted(maps.Keys(sh.addresses))))
 	}
-	sh.conn.WriteToUDPAddrPort([]byte(text+"\n"), to)
+	if _, err := sh.conn.WriteToUDPAddrPort([]byte(text+"\n"), to); err != nil {
+		return "error: " + err.Error()
+	}
 	return "ok"
 }
 
@@ -4494,12 +4534,15 @@ func runClient(o options) {
 	c.leave()
 }
 
+// windowsInUse is how Windows says EADDRINUSE.
+const windowsInUse = syscall.Errno(10048)
+
 // runServer is one server and its console.
 func runServer(o options) {
 	address := o.addresses[o.id]
 	// Before the file: one port, one owner.
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, windowsInUse) {
 		fatal("%v is in use; is server %d already running?", address, o.id)
 	}
 	if err != nil {
@@ -4546,7 +4589,7 @@ func (sh *shell) readConsole(o options) {
 	if err != nil {
 		fatal("no socket for the console: %v", err)
 	}
-	c.self, c.inputs = sh.server.id, sh.inputs
+	c.self, c.inputs = o.id, sh.inputs
 	c.readLines(os.Stdin)
 	if c.over {
 		c.leave()
@@ -4562,30 +4605,33 @@ type cluster struct {
 
 type process struct {
 	*exec.Cmd
-	killed atomic.Bool   // we did it
-	gone   chan struct{} // closed when it has ended
+	narration *bufio.Reader
+	killed    atomic.Bool   // we did it
+	gone      chan struct{} // closed when it has ended
 }
 
+// runCluster runs all servers and a console. However it ends, the servers end with it: each
+// one reads a pipe from here, and leaves at its end.
 func runCluster(o options) {
 	cl := &cluster{options: o, screen: openScreen(), processes: map[int]*process{}}
 	ids := slices.Sorted(maps.Keys(o.addresses))
 	for _, id := range ids {
 		if err := cl.start(id); err != nil {
-			cl.killAll()
 			fatal("%v", err)
 		}
 	}
 	c, err := newConsole(o.addresses, o.tick, cl.screen)
 	if err != nil {
-		cl.killAll()
 		fatal("no socket for the console: %v", err)
+	}
+	for _, id := range ids { // not before all have started: a failure is one line, and alone
+		go cl.follow(id, cl.processes[id])
 	}
 	c.cluster = cl
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		<-signals
-		cl.killAll()
 		cl.screen.end()
 		cl.screen.flush()
 		os.Exit(1)
@@ -4608,7 +4654,7 @@ func endWithGoRun(signals chan<- os.Signal) {
 	}
 }
 
-// start starts a server and returns when it is ready.
+// start starts a server and returns when it is ready. follow is to be called then.
 func (cl *cluster) start(id int) error {
 	if p := cl.processes[id]; p != nil && !p.ended() {
 		return fmt.Errorf("server %d is running", id)
@@ -4630,22 +4676,28 @@ func (cl *cluster) start(id int) error {
 	if err := errors.Join(err1, err2, err3, cmd.Start()); err != nil {
 		return fmt.Errorf("server %d does not start: %w", id, err)
 	}
-	p := &process{Cmd: cmd, gone: make(chan struct{})}
-	narration := bufio.NewReader(stderr)
+	p := &process{Cmd: cmd, narration: bufio.NewReader(stderr), gone: make(chan struct{})}
 	if word, _ := bufio.NewReader(stdout).ReadString('\n'); word != "ready\n" {
-		line, _ := narration.ReadString('\n')
+		line, _ := p.narration.ReadString('\n')
 		cmd.Wait()
 		return errors.New(strings.TrimPrefix(strings.TrimSpace(line), "error: "))
 	}
 	cl.processes[id] = p
-	go cl.follow(id, p, narration)
 	return nil
 }
 
+func (cl *cluster) again(id int) error {
+	err := cl.start(id)
+	if err == nil {
+		go cl.follow(id, cl.processes[id])
+	}
+	return err
+}
+
 // follow shows a server's narration until it ends.
-func (cl *cluster) follow(id int, p *process, narration *bufio.Reader) {
+func (cl *cluster) follow(id int, p *process) {
 	for {
-		line, err := narration.ReadString('\n')
+		line, err := p.narration.ReadString('\n')
 		if line != "" {
 			cl.screen.note(strings.TrimRight(line, "\n"))
 		}
@@ -4653,10 +4705,10 @@ func (cl *cluster) follow(id int, p *process, narration *bufio.Reader) {
 			break
 		}
 	}
-	err := p.Wait()
+	p.Wait()
 	if !p.killed.Load() {
 		cl.screen.note(fmt.Sprintf("server %d has ended (%v); start %d starts it again",
-			id, err, id))
+			id, p.ProcessState, id))
 	}
 	close(p.gone)
 }

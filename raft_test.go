@@ -7177,7 +7177,7 @@ func TestNotesScripts(t *testing.T) {
 
 // TestNotesHelp: the list of commands in NOTES.md is what help prints.
 func TestNotesHelp(t *testing.T) {
-	if help := (&console{}).help(none, nil); !strings.Contains(readNotes(t), "```\n"+help+"\n```") {
+	if help := (&console{}).help(nil); !strings.Contains(readNotes(t), "```\n"+help+"\n```") {
 		t.Errorf("NOTES.md does not show what help prints:\n%s", help)
 	}
 }

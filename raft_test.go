@@ -6494,7 +6494,8 @@ func TestBreakIt(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "raft.go"), []byte(broken), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if out, err := runIn(dir, "go", "test", "-c", "-vet=off", "-o", "broken.test"); err != nil {
+			build := []string{"test", "-c", "-vet=off", "-gcflags=-l -dwarf=false", "-ldflags=-s -w", "-o", "broken.test"}
+			if out, err := runIn(dir, "go", build...); err != nil {
 				t.Fatalf("%s: %v\n%s", edit.what, err, out)
 			}
 			binary := filepath.Join(dir, "broken.test")

@@ -1760,8 +1760,9 @@ func syncDir(dir string) error {
 //
 // One JSON object a datagram. What is not exactly such an object, or not from the
 // address that its sender has in our list, is dropped and counted; nothing else happens.
-// The writers of the two hot messages are by hand, because encoding/json would be half of
-// the work; a fuzz test holds them to its reading.
+// The hot datagrams (a client's request and its answer, AppendEntries and its answer) are
+// written and read by hand, because encoding/json would be half of the work; a fuzz test
+// holds both to its reading.
 
 // datagram is anything that travels: a Message between servers, or one of the others.
 type datagram struct {
@@ -1839,13 +1840,17 @@ func jsonSize(s string) int {
 
 // appendMessage appends the datagram of m.
 func appendMessage(b []byte, m *Message) []byte {
-	ae := m.AppendEntries
-	if ae == nil {
+	ae, r := m.AppendEntries, m.AppendEntriesReply
+	if ae == nil && (r == nil || !r.Success) {
 		return appendAny(b, m)
 	}
-	b = fmt.Appendf(b, `{"from":%d,"to":%d,"term":%d,"at":%d,`+
-		`"appendEntries":{"leaderId":%d,"prevLogIndex":%d,"prevLogTerm":%d,"entries":[`,
-		m.From, m.To, m.Term, m.At, ae.LeaderID, ae.PrevLogIndex, ae.PrevLogTerm)
+	b = fmt.Appendf(b, `{"from":%d,"to":%d,"term":%d,"at":%d,`, m.From, m.To, m.Term, m.At)
+	if r != nil {
+		return fmt.Appendf(b, `"appendEntriesReply":{"success":true,"matchIndex":%d,"seq":%d}}`+"\n",
+			r.MatchIndex, r.Seq)
+	}
+	b = fmt.Appendf(b, `"appendEntries":{"leaderId":%d,"prevLogIndex":%d,"prevLogTerm":%d,"entries":[`,
+		ae.LeaderID, ae.PrevLogIndex, ae.PrevLogTerm)
 	for i := range ae.Entries {
 		if i > 0 {
 			b = append(b, ',')
@@ -1853,7 +1858,7 @@ func appendMessage(b []byte, m *Message) []byte {
 		b = append(b, '{')
 		b = ae.Entries[i].appendFields(b)
 	}
-	return fmt.Appendf(b, "],\"leaderCommit\":%d,\"seq\":%d}}\n", ae.LeaderCommit, ae.Seq)
+	return fmt.Appendf(b, `],"leaderCommit":%d,"seq":%d}}`+"\n", ae.LeaderCommit, ae.Seq)
 }
 
 // appendReply appends the datagram of r; address is the leader's, as far as known.
@@ -1961,12 +1966,26 @@ func readRequest(data string) *request {
 	return ifWhole(&r, q)
 }
 
-// readAppendEntries reads an AppendEntries, which may hold hundreds of entries.
-func readAppendEntries(data string) *Message {
+// readMessage reads an AppendEntries, which may hold hundreds of entries, or the answer to
+// one that was accepted, or nothing.
+func readMessage(data string) *Message {
 	r := mirror{rest: data}
 	m := &Message{From: r.number(`{"from":`), To: r.number(`,"to":`),
 		Term: r.number(`,"term":`), At: r.number(`,"at":`)}
-	ae := &appendEntries{LeaderID: r.number(`,"appendEntries":{"leaderId":`),
+	switch {
+	case r.literal(`,"appendEntries":`):
+		m.AppendEntries = r.appendEntries()
+	case r.literal(`,"appendEntriesReply":{"success":true`):
+		m.AppendEntriesReply = &appendEntriesReply{Success: true,
+			MatchIndex: r.number(`,"matchIndex":`), Seq: r.number(`,"seq":`)}
+	default:
+		return nil
+	}
+	return ifWhole(&r, m)
+}
+
+func (r *mirror) appendEntries() *appendEntries {
+	ae := &appendEntries{LeaderID: r.number(`{"leaderId":`),
 		PrevLogIndex: r.number(`,"prevLogIndex":`), PrevLogTerm: r.number(`,"prevLogTerm":`)}
 	r.must(`,"entries":[`)
 	ae.Entries = make([]entry, 0, len(r.rest)/100)
@@ -1974,8 +1993,7 @@ func readAppendEntries(data string) *Message {
 		ae.Entries = append(ae.Entries, r.fields())
 	}
 	ae.LeaderCommit, ae.Seq = r.number(`],"leaderCommit":`), r.number(`,"seq":`)
-	m.AppendEntries = ae
-	return ifWhole(&r, m)
+	return ae
 }
 
 // ifWhole is v if the datagram ends here, and nil if it was not what the reader expected.
@@ -2099,7 +2117,7 @@ func decode(data []byte, from netip.AddrPort, self int,
 	if r := readRequest(text); r != nil {
 		return checkRequest(r, data, from)
 	}
-	if m := readAppendEntries(text); m != nil {
+	if m := readMessage(text); m != nil {
 		return checkMessage(m, data, from, self, addresses)
 	}
 	d, drop := readJSON(data, isServer(from, addresses))

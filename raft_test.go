@@ -7033,7 +7033,12 @@ func BenchmarkScale(b *testing.B) {
 func benchmark(b *testing.B, servers, entries, clients int, command string) {
 	p := prepareProcesses(b, servers)
 	for id := range p.addresses {
-		if err := os.WriteFile(filepath.Join(p.dir, fmt.Sprintf("server-%d.log", id)), longFile(id, entries), 0o644); err != nil {
+		file, err := os.Create(filepath.Join(p.dir, fmt.Sprintf("server-%d.log", id)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, err = file.Write(longFile(id, entries))
+		if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -7072,8 +7077,9 @@ func (p *processes) counters(c *console) (sum [2]int) {
 }
 
 // closedLoop is one client: it asks, waits for the answer, and asks again.
+// closedLoop is one client: it issues commands until there were b.N in all, and follows the leader.
 func closedLoop(b *testing.B, leader netip.AddrPort, w int, command string, issued *atomic.Int64) (latencies []time.Duration) {
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(leader))
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		b.Error(err)
 		return
@@ -7088,10 +7094,20 @@ func closedLoop(b *testing.B, leader netip.AddrPort, w int, command string, issu
 		ask, _ := json.Marshal(datagram{ClientRequest: &request{Client: fmt.Sprintf("b%d", w), Serial: serial, Command: line}})
 		start := time.Now()
 		for answered := false; !answered; {
-			conn.Write(ask)
+			conn.WriteToUDPAddrPort(ask, leader)
 			conn.SetReadDeadline(time.Now().Add(resendAfter))
-			n, err := conn.Read(buf)
-			answered = err == nil && strings.Contains(string(buf[:n]), fmt.Sprintf(`"serial":%d,"result"`, serial))
+			var answer datagram
+			n, _, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil || json.Unmarshal(buf[:n], &answer) != nil || answer.ClientReply == nil || answer.ClientReply.Serial != serial {
+				continue
+			}
+			if answered = answer.ClientReply.Result != nil; !answered && answer.ClientReply.Error != errNotLeader {
+				b.Error(answer.ClientReply.Error)
+				return
+			}
+			if answer.ClientReply.Address != "" {
+				leader = netip.MustParseAddrPort(answer.ClientReply.Address)
+			}
 		}
 		latencies = append(latencies, time.Since(start))
 	}

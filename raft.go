@@ -152,9 +152,9 @@ type entry struct {
 // server is one Raft server. All of its life is calls of Step.
 type server struct {
 	// Persistent state on all servers: on disk before anybody hears of it [Persist].
-	currentTerm int     // latest term seen, 0 at first, never falls
-	votedFor    int     // who got this server's vote in currentTerm, or none
-	log         []entry // log[0] is a sentinel of term 0: the first index is 1
+	currentTerm int      // latest term seen, 0 at first, never falls
+	votedFor    int      // who got this server's vote in currentTerm, or none
+	log         sequence // at(0) is a sentinel of term 0: the first index is 1
 
 	// Volatile state on all servers.
 	commitIndex int // highest entry known to be committed, never falls
@@ -209,9 +209,12 @@ func newServer(id int, peers []int, hard hardState, log []entry, r *rand.Rand) *
 	s := &server{
 		id: id, peers: peers, rand: r,
 		currentTerm: hard.Term, votedFor: hard.VotedFor,
-		log:     append([]entry{{}}, log...),
 		machine: newMachine(),
 		voice:   voice{fired: map[string]int{}},
+	}
+	s.log.append(entry{})
+	for _, e := range log {
+		s.log.append(e)
 	}
 	s.resetElectionTimer()
 	return s
@@ -237,14 +240,10 @@ func (s *server) store(index int, entries ...entry) {
 		"a leader never replaces its own entries (Leader Append-Only)")
 	must(index <= s.lastIndex()+1, "a log has no gaps")
 	s.count("Persist")
-	if index <= s.lastIndex() {
-		// Messages on their way share the log's memory: cut with a capacity, so
-		// that append moves to fresh memory instead of rewriting them.
-		s.log = s.log[:index:index]
-	}
+	s.log.cut(index)
 	for _, e := range entries { // [Persist]
 		s.out.Persist = append(s.out.Persist, record{index: s.lastIndex() + 1, entry: e})
-		s.log = append(s.log, e)
+		s.log.append(e)
 	}
 }
 
@@ -317,15 +316,15 @@ func (r *appendEntriesReply) refusesTerm() bool { return !r.Success && r.PrevLog
 // Every index computation of Part I goes through these few functions. The sentinel
 // at index 0 has term 0 and matches everywhere, so an empty log is no special case.
 
-func (s *server) lastIndex() int { return len(s.log) - 1 }
+func (s *server) lastIndex() int { return s.log.length - 1 }
 
-func (s *server) lastTerm() int { return s.log[s.lastIndex()].Term }
+func (s *server) lastTerm() int { return s.log.at(s.lastIndex()).Term }
 
 // matches tells whether the log has an entry of this term at index. By the Log
 // Matching Property everything before it is then the same as in any other log that
 // has this entry.
 func (s *server) matches(index, term int) bool {
-	return index <= s.lastIndex() && s.log[index].Term == term
+	return index <= s.lastIndex() && s.log.at(index).Term == term
 }
 
 // upToDate compares a candidate's last entry with ours (§5.4.1): the later term
@@ -340,22 +339,54 @@ func (s *server) upToDate(lastLogTerm, lastLogIndex int) bool {
 // firstIndexOf is the first index whose term is at least term. Terms never fall
 // along a log, so a binary search will do; lastIndex+1 when there is none.
 func (s *server) firstIndexOf(term int) int {
-	return sort.Search(len(s.log), func(index int) bool { return s.log[index].Term >= term })
+	return sort.Search(s.log.length, func(index int) bool { return s.log.at(index).Term >= term })
 }
 
 // batch is what one AppendEntries can carry from index on: as many entries as fit
 // into a datagram (D4). One always fits: chapter 8 refuses larger commands. maxBatchBytes is
 // from there, too, and size, an entry's bytes, from chapter 12.
 func (s *server) batch(index int) []entry {
-	end, size := index, 0
-	for end <= s.lastIndex() {
-		size += s.log[end].size()
-		if end > index && (size > maxBatchBytes || end-index == s.batchLimit) { // chapter 16
+	var entries []entry
+	for size := 0; index <= s.lastIndex(); index++ {
+		e := s.log.at(index)
+		size += e.size()
+		if len(entries) > 0 && (size > maxBatchBytes || len(entries) == s.batchLimit) { // chapter 16
 			break
 		}
-		end++
+		entries = append(entries, *e)
 	}
-	return s.log[index:end:end]
+	return entries
+}
+
+// sequence is a log in memory: a slice in pieces. A plain slice is copied when it has to
+// grow, and a million entries take as long as an election timeout.
+type sequence struct {
+	pieces [][]entry
+	length int
+}
+
+const pieceLength = 4096
+
+func (l *sequence) at(index int) *entry { return &l.pieces[index/pieceLength][index%pieceLength] }
+
+func (l *sequence) append(e entry) {
+	last := l.length / pieceLength
+	if last == len(l.pieces) {
+		l.pieces = append(l.pieces, nil)
+	}
+	l.pieces[last] = append(l.pieces[last], e)
+	l.length++
+}
+
+// cut keeps the first entries, so many.
+func (l *sequence) cut(length int) {
+	if length >= l.length {
+		return
+	}
+	last := length / pieceLength
+	l.pieces = l.pieces[:last+1]
+	l.pieces[last] = l.pieces[last][:length%pieceLength]
+	l.length = length
 }
 
 // ---- 4. Step ----------------------------------------------------------------
@@ -666,7 +697,7 @@ func (s *server) sendAppendEntries(p int) {
 	ae := &appendEntries{
 		LeaderID:     s.id,
 		PrevLogIndex: next - 1,
-		PrevLogTerm:  s.log[next-1].Term,
+		PrevLogTerm:  s.log.at(next - 1).Term,
 		Entries:      entries,
 		LeaderCommit: s.commitIndex,
 		Seq:          s.seq,
@@ -761,7 +792,7 @@ func (s *server) refuse(to int, tag string, r appendEntriesReply, format string,
 func (s *server) conflictReply(index, seq int) appendEntriesReply {
 	r := appendEntriesReply{Seq: seq, PrevLogIndex: index, ConflictIndex: s.lastIndex() + 1}
 	if index <= s.lastIndex() {
-		r.ConflictTerm = s.log[index].Term
+		r.ConflictTerm = s.log.at(index).Term
 		r.ConflictIndex = s.firstIndexOf(r.ConflictTerm)
 	}
 	return r
@@ -807,7 +838,7 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 func (s *server) tryAgainAt(r *appendEntriesReply) int {
 	next := r.ConflictIndex
 	if r.ConflictTerm > 0 {
-		if after := s.firstIndexOf(r.ConflictTerm + 1); s.log[after-1].Term == r.ConflictTerm {
+		if after := s.firstIndexOf(r.ConflictTerm + 1); s.log.at(after-1).Term == r.ConflictTerm {
 			next = after
 		}
 	}
@@ -838,7 +869,7 @@ func (s *server) advanceCommitIndex() {
 	n := s.majorityHas(s.lastIndex(), func(p int) int { return s.matchIndex[p] })
 	// An entry of an older term may be on a majority and still be overwritten (Figure 8).
 	// One of this term cannot, and it commits all before it.
-	if n > s.commitIndex && s.log[n].Term == s.currentTerm { // [Lead4]
+	if n > s.commitIndex && s.log.at(n).Term == s.currentTerm { // [Lead4]
 		s.tell(1, "Lead4", "commit %d -> %d: %v is on a majority and t%d is my term",
 			s.commitIndex, n, s.refAt(n), s.currentTerm)
 		s.commitIndex = n
@@ -869,7 +900,7 @@ func (s *server) applyCommitted() {
 	}
 	for n := 0; s.behind() && n < maxApply; n++ { // [All1]
 		s.lastApplied++
-		e := &s.log[s.lastApplied]
+		e := s.log.at(s.lastApplied)
 		answer, ok := s.machine.apply(e) // chapters 8 and 9
 		s.answerWaiting(e, answer, ok)   // the second half of [Lead2]
 	}
@@ -1291,8 +1322,8 @@ func (s *server) await(r *request) { s.waiting[r.Client] = waiter{r.Serial, r.to
 // which should be quick.
 func (s *server) awaitUnapplied() {
 	s.waiting = map[string]waiter{}
-	for _, e := range s.log[s.lastApplied+1:] {
-		if e.Client != "" {
+	for index := s.lastApplied + 1; index <= s.lastIndex(); index++ {
+		if e := s.log.at(index); e.Client != "" {
 			s.waiting[e.Client] = waiter{serial: e.Serial}
 		}
 	}
@@ -2689,7 +2720,7 @@ type ref struct{ index, term int }
 
 func (r ref) String() string { return fmt.Sprintf("#%dt%d", r.index, r.term) }
 
-func (s *server) refAt(index int) ref { return ref{index, s.log[index].Term} }
+func (s *server) refAt(index int) ref { return ref{index, s.log.at(index).Term} }
 
 func (s *server) lastRef() ref { return s.refAt(s.lastIndex()) }
 
@@ -3187,7 +3218,7 @@ func (sh *shell) logText(args []string) string {
 		return "empty"
 	}
 	for index := from; index <= to; index++ {
-		e := s.log[index]
+		e := *s.log.at(index)
 		text := fmt.Sprintf("%v %s %s/%d", s.refAt(index), e.Command, e.Client, e.Serial)
 		if e.Client == "" {
 			text = fmt.Sprintf("%v empty, the first of its leader", s.refAt(index))
@@ -3316,7 +3347,7 @@ func (sh *shell) view(args []string) string {
 		v = serverView{ID: s.id, Crashed: sh.onDisk()}
 	}
 	for index, size := from, 0; index <= v.Last && size < maxBatchBytes/2; index++ {
-		e := s.log[index]
+		e := *s.log.at(index)
 		if len(e.Command) > 200 {
 			e.Command = fmt.Sprintf("%s... %08x", strings.ToValidUTF8(e.Command[:40], ""),
 				crc32.ChecksumIEEE([]byte(e.Command)))

@@ -228,20 +228,28 @@ func expect(t *testing.T, what string, got, want any) {
 	}
 }
 
+// logOf is all of a server's log, from index 1 on.
+func logOf(s *server) (log []entry) {
+	for index := 1; index <= s.lastIndex(); index++ {
+		log = append(log, *s.log.at(index))
+	}
+	return log
+}
+
 // stepSafely is Step, with an eye on [Persist]: the records of the Output make the disk
 // equal to the memory, and nothing in Send promises more than that disk holds.
 func stepSafely(t *testing.T, s *server, inputs ...input) Output {
 	t.Helper()
-	hard, log := hardState{s.currentTerm, s.votedFor}, slices.Clone(s.log)
+	hard, log := hardState{s.currentTerm, s.votedFor}, logOf(s)
 	out := s.Step(inputs...)
 	for _, r := range out.Persist {
 		if r.hard != nil {
 			hard = *r.hard
 		} else {
-			log = append(log[:r.index:r.index], r.entry)
+			log = append(log[:r.index-1:r.index-1], r.entry)
 		}
 	}
-	expect(t, "[Persist] the disk against the memory", words(hard, log), words(hardState{s.currentTerm, s.votedFor}, s.log))
+	expect(t, "[Persist] the disk against the memory", words(hard, log), words(hardState{s.currentTerm, s.votedFor}, logOf(s)))
 	for _, m := range out.Early { // D7 is for requests of a leader; whatever else is early is too early
 		if m.AppendEntries == nil {
 			t.Errorf("[Persist] %s leaves before the records", show(m))
@@ -262,8 +270,8 @@ func stepSafely(t *testing.T, s *server, inputs ...input) Output {
 				t.Errorf("[Persist] %s needs %v on the disk, there is %v", show(m), vote, hard)
 			}
 		case m.AppendEntriesReply != nil && m.AppendEntriesReply.Success:
-			if m.Term == hard.Term && m.AppendEntriesReply.MatchIndex >= len(log) {
-				t.Errorf("[Persist] %s, but the disk ends at %d", show(m), len(log)-1)
+			if m.Term == hard.Term && m.AppendEntriesReply.MatchIndex > len(log) {
+				t.Errorf("[Persist] %s, but the disk ends at %d", show(m), len(log))
 			}
 		}
 	}
@@ -328,7 +336,7 @@ func TestRequestVoteReceiver(t *testing.T) {
 			expect(t, "answer", sent(out), "S2 "+row.answer)
 			expect(t, "term and vote", hardState{s.currentTerm, s.votedFor}, row.after)
 			expect(t, "the answer's term", out.Send[0].Term, row.after.Term)
-			expect(t, "log", termsOf(s.log[1:]), row.log)
+			expect(t, "log", termsOf(logOf(s)), row.log)
 		})
 	}
 }
@@ -389,7 +397,7 @@ func TestAppendEntriesReceiver(t *testing.T) {
 			expect(t, "answer", sent(out), "S2 "+row.answer)
 			expect(t, "the answer's term", out.Send[0].Term, 4)
 			expect(t, "the answer's number", out.Send[0].AppendEntriesReply.Seq, row.sent.AppendEntries.Seq)
-			expect(t, "log", termsOf(s.log[1:]), row.after)
+			expect(t, "log", termsOf(logOf(s)), row.after)
 			expect(t, "commitIndex", s.commitIndex, row.now)
 			expect(t, "records", records(out), row.disk)
 		})
@@ -405,7 +413,7 @@ func TestMessagesOwnTheirEntries(t *testing.T) {
 	s.Step(sendAE(3, 1, 2, terms{3}, 0)) // [AE3] cuts what flies
 	s.Step(sendAE(3, 2, 3, terms{3}, 0))
 	expect(t, "the entry in the air", flying.Entries[0].Command, "set x old")
-	expect(t, "the log", termsOf(s.log[1:]), terms{2, 3, 3})
+	expect(t, "the log", termsOf(logOf(s)), terms{2, 3, 3})
 }
 
 // TestPersist: what goes to the disk, in which order, together with which answer.
@@ -506,7 +514,7 @@ func TestApply(t *testing.T) {
 	expect(t, "All1 a duplicate message applies nothing again", words(s.lastApplied, s.machine.get("x")), words(3, "c"))
 
 	// A restart forgets what is committed, and with it the state: the log alone is no proof.
-	again := newServer(1, []int{2, 3}, hardState{4, none}, s.log[1:], rand.New(rand.NewPCG(1, 1)))
+	again := newServer(1, []int{2, 3}, hardState{4, none}, logOf(s), rand.New(rand.NewPCG(1, 1)))
 	again.Step()
 	expect(t, "All1 nothing is committed after a restart", words(again.lastApplied, again.machine.get("x")), words(0, "(none)"))
 
@@ -701,7 +709,7 @@ func TestClientCommand(t *testing.T) {
 	s := settledLeaderOf(3, 2)
 	out := stepSafely(t, s, asks("c", 1, "set x 1"))
 	expect(t, "Lead2 appended in the leader's term, not yet answered", words(records(out), told(out)), "#2t2")
-	expect(t, "Lead2 the entry", s.log[2], entry{2, "c", 1, "set x 1"})
+	expect(t, "Lead2 the entry", *s.log.at(2), entry{2, "c", 1, "set x 1"})
 	expect(t, "Lead2 … is on its way", s.uncommitted(), true)
 	out = s.Step(stored(s, 3, 2))
 	expect(t, "Lead2 answered when it is applied", words(told(out), s.machine.get("x")), words("c/1 ok", "1"))
@@ -824,6 +832,41 @@ func TestBatch(t *testing.T) {
 	limited := sized(10, 10, 10)
 	limited.batchLimit = 2 // an experiment of the console
 	expect(t, "D4 two at a time", words(len(limited.batch(1)), len(limited.batch(2)), len(limited.batch(3))), "2 2 1")
+}
+
+// TestSequence compares the log in pieces with a plain slice, around the ends of pieces.
+func TestSequence(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	var l sequence
+	var want []int
+	add := func(n int) {
+		for range n {
+			want = append(want, len(want)+r.IntN(2))
+			l.append(entry{Term: want[len(want)-1]})
+		}
+	}
+	add(3*pieceLength + 1)
+	for range 300 {
+		keep := max(0, r.IntN(4)*pieceLength+r.IntN(5)-2)
+		if l.cut(keep); keep < len(want) {
+			want = want[:keep]
+		}
+		for index, term := range want {
+			if l.at(index).Term != term {
+				t.Fatalf("after a cut to %d: term %d at %d, want %d", keep, l.at(index).Term, index, term)
+			}
+		}
+		expect(t, "length", l.length, len(want))
+		if add(r.IntN(3)); len(want) < 2*pieceLength {
+			add(pieceLength)
+		}
+	}
+	// What is on its way keeps what it carries when the log behind it is cut and grows again.
+	s := leaderOf(3, 2, 1, 1)
+	carried := s.batch(1)
+	s.log.cut(1)
+	s.log.append(entry{Term: 9})
+	expect(t, "a batch is a copy", termsOf(carried), terms{1, 1, 2})
 }
 
 // TestAppendEntriesReply is [Lead3a], [Lead3b] and [Lead4]. S1 leads term 4 of three servers,
@@ -960,7 +1003,7 @@ func TestStepDown(t *testing.T) {
 	expect(t, "All2 answers to its old messages mean nothing", words(sent(s.Step(answerAE(3, 4, appendEntriesReply{Success: true, MatchIndex: 2, Seq: s.seq}))), s.role), words("", follower))
 	fireTimer(s)
 	s.Step(voteReply(3, 6, true))
-	expect(t, "All2 it may lead again", words(s.role, termsOf(s.log[1:])), words(leader, terms{4, 4, 5, 6}))
+	expect(t, "All2 it may lead again", words(s.role, termsOf(logOf(s))), words(leader, terms{4, 4, 5, 6}))
 	expect(t, "… with nextIndex and matchIndex made anew", words(s.nextIndex, s.matchIndex), words(map[int]int{2: 5, 3: 5}, map[int]int{2: 0, 3: 0}))
 }
 
@@ -991,7 +1034,7 @@ func TestImpossible(t *testing.T) {
 	s := followerOf(3, hardState{4, none}, 1, 1)
 	s.commitIndex = 1
 	s.Step(sendAE(4, 1, 1, terms{4}, 2)) // right behind the committed entry: allowed
-	expect(t, "the neighbour", termsOf(s.log[1:]), terms{1, 4})
+	expect(t, "the neighbour", termsOf(logOf(s)), terms{1, 4})
 }
 
 // ---- Rules 3. Figures 7 and 8 ------------------------------------------------------
@@ -1718,7 +1761,7 @@ func randomHistory(t *testing.T, seed uint64, changes int) (h history) {
 			h.add(appendRecord(nil, r), hard, log)
 		}
 		s.out = Output{}
-		expect(t, "the records against the memory", stateOf(hard, log), stateOf(hardState{s.currentTerm, s.votedFor}, s.log[1:]))
+		expect(t, "the records against the memory", stateOf(hard, log), stateOf(hardState{s.currentTerm, s.votedFor}, logOf(s)))
 	}
 	return h
 }
@@ -2374,7 +2417,7 @@ func TestLargestDatagrams(t *testing.T) {
 	for range 30 {
 		s := followerOf(2, hardState{huge, none})
 		for range 100 {
-			s.log = append(s.log, entry{huge, client, huge, strings.Repeat(`"`, r.IntN(1<<r.IntN(15)))})
+			s.log.append(entry{huge, client, huge, strings.Repeat(`"`, r.IntN(1<<r.IntN(15)))})
 		}
 		for index := 1; index <= s.lastIndex(); {
 			entries := s.batch(index)
@@ -2697,7 +2740,7 @@ func callee(n ast.Expr) ast.Expr {
 // to their records. (newServer, which makes a server, is the third.)
 func TestWhoChangesPersistentState(t *testing.T) {
 	src := readSource(t)
-	allowed := map[string][]string{"currentTerm": {"setTermAndVote"}, "votedFor": {"setTermAndVote"}, "log": {"store"}}
+	allowed := map[string][]string{"currentTerm": {"setTermAndVote"}, "votedFor": {"setTermAndVote"}, "log": {"store", "newServer"}}
 	for name, fns := range src.funcs {
 		for _, fn := range fns {
 			ast.Inspect(fn, func(n ast.Node) bool {
@@ -2707,6 +2750,10 @@ func TestWhoChangesPersistentState(t *testing.T) {
 					targets = n.Lhs
 				case *ast.IncDecStmt:
 					targets = []ast.Expr{n.X}
+				case *ast.CallExpr: // s.log.append, s.log.cut
+					if f, ok := n.Fun.(*ast.SelectorExpr); ok && (f.Sel.Name == "append" || f.Sel.Name == "cut") {
+						targets = []ast.Expr{f.X}
+					}
 				}
 				for _, target := range targets {
 					field := changedField(target)
@@ -2720,13 +2767,15 @@ func TestWhoChangesPersistentState(t *testing.T) {
 	}
 }
 
-// changedField is log of s.log, s.log[i] and s.log[i].Term; of a plain variable it is nothing.
+// changedField is log of s.log, *s.log.at(i) and s.log.at(i).Term; of a plain variable it is nothing.
 func changedField(n ast.Expr) string {
 	switch n := n.(type) {
-	case *ast.IndexExpr:
+	case *ast.StarExpr:
 		return changedField(n.X)
-	case *ast.SliceExpr:
-		return changedField(n.X)
+	case *ast.CallExpr:
+		if f, ok := n.Fun.(*ast.SelectorExpr); ok {
+			return changedField(f.X)
+		}
 	case *ast.SelectorExpr:
 		if inner := changedField(n.X); inner != "" {
 			return inner
@@ -3933,9 +3982,9 @@ func (w *world) stepped(n *node) {
 	w.digest(uint64(im.term)<<32 | uint64(im.last()))
 	w.digest(uint64(s.commitIndex)<<32 | uint64(s.electionDue))
 
-	if s.currentTerm != im.term || s.votedFor != im.vote || len(s.log)-1 != im.last() || s.log[im.last()].Term != im.chain[im.last()].term {
+	if s.currentTerm != im.term || s.votedFor != im.vote || s.log.length-1 != im.last() || s.log.at(im.last()).Term != im.chain[im.last()].term {
 		j.check(false, "Persist", "S%d changed its state without a record: term %d vote %d last %d, its records say term %d vote %d last %d",
-			n.id, s.currentTerm, s.votedFor, len(s.log)-1, im.term, im.vote, im.last())
+			n.id, s.currentTerm, s.votedFor, s.log.length-1, im.term, im.vote, im.last())
 	}
 	if s.role == leader && (n.seen.role != leader || n.seen.term != s.currentTerm) {
 		n.seen.match = [10]int{}
@@ -4040,7 +4089,7 @@ func (w *world) commits(n *node) {
 	for index := old + 1; index <= s.commitIndex; index++ {
 		j.committed = append(j.committed, im.chain[index])
 		j.commitTerms = append(j.commitTerms, s.currentTerm)
-		w.applies(&s.log[index])
+		w.applies(s.log.at(index))
 	}
 	w.cannotBeLost(n, s.commitIndex)
 }
@@ -4093,8 +4142,8 @@ func (w *world) trusts(n *node) {
 // lookThrough compares the whole log, which is too slow for every event.
 func (w *world) lookThrough(n *node) {
 	before := link{}
-	for index := 1; index < len(n.s.log); index++ {
-		before = w.judge.linkBehind(before, &n.s.log[index])
+	for index := 1; index < n.s.log.length; index++ {
+		before = w.judge.linkBehind(before, n.s.log.at(index))
 		w.judge.check(before == n.image.chain[index], "Persist", "entry %d in the memory of S%d is not the one that it recorded", index, n.id)
 	}
 }
@@ -4949,7 +4998,7 @@ func (st *story) end(w *world, n *node) {
 		if len(tags) > 0 {
 			st.say("[%s]", strings.Join(tags, " "))
 		}
-		state = fmt.Sprintf("%s%d %d/%d", strings.ToUpper(s.role.String()[:1]), s.currentTerm, s.commitIndex, len(s.log)-1)
+		state = fmt.Sprintf("%s%d %d/%d", strings.ToUpper(s.role.String()[:1]), s.currentTerm, s.commitIndex, s.log.length-1)
 	}
 	for len(st.state) < len(w.nodes) {
 		st.state = append(st.state, "")
@@ -5285,7 +5334,7 @@ func hearCue(s *server, c cue) Output {
 // settle gives a life its number. Lives are the same when the servers are, whatever they
 // were told to get there.
 func (x *explorer) settle(l *life, s *server) int32 {
-	l.role, l.term, l.commit, l.entries = s.role, s.currentTerm, s.commitIndex, s.log[1:]
+	l.role, l.term, l.commit, l.entries = s.role, s.currentTerm, s.commitIndex, logOf(s)
 	hard, log, _, err := replay(l.data, l.id)
 	must(err == nil && hard == hardState{s.currentTerm, s.votedFor} && slices.Equal(log, l.entries), "restart equals the state before")
 	return x.lives.add(fingerprint(s), l)
@@ -5587,7 +5636,7 @@ func (c *course) ask(id int, client, command string) int {
 	if n.s == nil || n.s.role != leader {
 		return 0
 	}
-	return len(n.s.log) - 1
+	return n.s.log.length - 1
 }
 
 // applied tells how many servers have applied the command of a client.
@@ -5605,7 +5654,7 @@ func (c *course) agree(servers int) (index int) {
 	c.commands++
 	client := fmt.Sprintf("k%d", c.commands)
 	c.agreeOn(servers, client, fmt.Sprintf("set x %d", c.commands))
-	return len(c.nodes[c.leader()].s.log) - 1
+	return c.nodes[c.leader()].s.log.length - 1
 }
 
 func (c *course) agreeOn(servers int, client, command string) {
@@ -6392,7 +6441,6 @@ var edits = []struct {
 	{"Persist", "a vote leaves before its fsync", "if m.AppendEntries != nil {\n\t\ts.out.Early", "if m.AppendEntries != nil || m.RequestVoteReply != nil {\n\t\ts.out.Early", false},
 	{"Persist", "an AppendReply leaves before its fsync", "if m.AppendEntries != nil {\n\t\ts.out.Early", "if m.AppendEntries != nil || m.AppendEntriesReply != nil {\n\t\ts.out.Early", false},
 	{"Persist", "a RequestVote leaves before its fsync", "if m.AppendEntries != nil {\n\t\ts.out.Early", "if m.AppendEntries != nil || m.RequestVote != nil {\n\t\ts.out.Early", false},
-	{"Persist", "a message on its way shares memory with the log", "s.log = s.log[:index:index]", "s.log = s.log[:index]", false},
 	{"All2", "a higher term is ignored", "if m.Term > s.currentTerm {", "if false {", false},
 	{"All2", "a lower term is adopted too", "if m.Term > s.currentTerm {", "if m.Term != s.currentTerm {", false},
 	{"All2", "a leader of an older term stays one", "s.setTermAndVote(m.Term, none) // [All2]\n\t\ts.becomeFollower(none)", "s.setTermAndVote(m.Term, none)", false},
@@ -6422,7 +6470,7 @@ var edits = []struct {
 	{"D3", "a leader begins without an empty entry", "if !s.noopOff {", "if false {", false},
 	{"AE1", "entries from an older term are taken", "if term < s.currentTerm { // [AE1]", "if false {", false},
 	{"AE2", "the entry before the new ones is not looked at", "if !s.matches(prev, ae.PrevLogTerm) { // [AE2]", "if prev > s.lastIndex() {", false},
-	{"AE2", "an entry matches whatever its term", "return index <= s.lastIndex() && s.log[index].Term == term", "return index <= s.lastIndex()", false},
+	{"AE2", "an entry matches whatever its term", "return index <= s.lastIndex() && s.log.at(index).Term == term", "return index <= s.lastIndex()", false},
 	{"AE3", "cut without a conflict", "\t\tif s.matches(index, e.Term) {\n\t\t\tcontinue", "\t\tif false {\n\t\t\tcontinue", false},
 	{"AE3", "a conflict is not noticed", "\t\tif s.matches(index, e.Term) {\n\t\t\tcontinue", "\t\tif index <= s.lastIndex() {\n\t\t\tcontinue", false},
 	{"AE4", "what is in the log already is appended again", "s.store(index, ae.Entries[i:]...)", "s.store(index, ae.Entries...)", false},
@@ -6439,7 +6487,8 @@ var edits = []struct {
 	{"Lead3b", "a refusal moves nothing", "\ts.nextIndex[from] = next // [Lead3b]\n", "", false},
 	{"Lead3b", "a refusal confirms what it asks for", "\tw.flying, w.repair = nil, s.seq\n}\n\n// tryAgainAt", "\ts.matchIndex[from] = max(s.matchIndex[from], r.ConflictIndex-1)\n\tw.flying, w.repair = nil, s.seq\n}\n\n// tryAgainAt", false},
 	{"AE1", "a refusal of an earlier reign's message counts", "if r.refusesTerm() {", "if false {", true},
-	{"Lead4", "an entry of an older term is committed by counting", "n > s.commitIndex && s.log[n].Term == s.currentTerm", "n > s.commitIndex", false},
+	{"AE3", "a cut keeps one entry too many", "l.pieces[last] = l.pieces[last][:length%pieceLength]", "l.pieces[last] = l.pieces[last][:length%pieceLength+1]", false},
+	{"Lead4", "an entry of an older term is committed by counting", "n > s.commitIndex && s.log.at(n).Term == s.currentTerm", "n > s.commitIndex", false},
 	{"Lead4", "a minority is enough", "return reached[len(reached)-s.majority()]", "return reached[max(1, len(reached)-1)%len(reached)]", false},
 	{"Lead4", "all must have it", "return reached[len(reached)-s.majority()]", "return reached[0]", false},
 
@@ -6460,7 +6509,7 @@ var edits = []struct {
 
 	{"SE2", "a repeat gets another answer", "s.answer(r, done.answer)", "s.answer(r, answer{result: \"ok\"})", false},
 	{"D1", "two numbers change places on the wire", "ae.LeaderCommit, ae.Seq)", "ae.Seq, ae.LeaderCommit)", false},
-	{"All1", "applying a command changes the log", "e := &s.log[s.lastApplied]", "e := &s.log[s.lastApplied]\n\t\te.Command += \" \"", false},
+	{"All1", "applying a command changes the log", "e := s.log.at(s.lastApplied)", "e := s.log.at(s.lastApplied)\n\t\te.Command += \" \"", false},
 
 	// The disk.
 	{"DK2", "an entry is recorded at the next place", "record{index: s.lastIndex() + 1, entry: e}", "record{index: s.lastIndex() + 2, entry: e}", false},

@@ -154,7 +154,7 @@ type server struct {
 	// Persistent state on all servers: on disk before anybody hears of it [Persist].
 	currentTerm int      // latest term seen, 0 at first, never falls
 	votedFor    int      // who got this server's vote in currentTerm, or none
-	log         sequence // at(0) is a sentinel of term 0: the first index is 1
+	log         sequence // entries (chapter 3); at(0) is a sentinel of term 0, the first index is 1
 
 	// Volatile state on all servers.
 	commitIndex int // highest entry known to be committed, never falls

@@ -3756,15 +3756,23 @@ func (c *console) request(to int, line string, addressed bool) string {
 	}
 	c.leader = none
 	c.forget("") // the next write must not be taken for this one
+	return noOutcome(line, op.verb == "get", silent)
+}
+
+// noOutcome is what the console says when nobody has carried a command out in time.
+func noOutcome(line string, read, silent bool) string {
+	why := "no leader known yet"
 	switch {
-	case !silent && op.verb == "get":
-		return "error: no leader known yet; try status, or again later"
-	case !silent: // nobody took it, but a deposed leader may have answered for what it had taken
-		return "unknown: no leader known yet; " + clip(line, 40) + " may still happen"
-	case op.verb == "get":
-		return "unknown: no answer in time"
+	case read && !silent:
+		return "error: " + why + "; try status, or again later"
+	case silent:
+		why = "no answer in time"
 	}
-	return "unknown: no answer in time; " + clip(line, 40) + " may still happen"
+	if read {
+		return "unknown: " + why
+	}
+	// Even where everybody answered: a deposed leader may have answered for what it had taken.
+	return "unknown: " + why + "; " + clip(line, 40) + " may still happen"
 }
 
 // newClientName is random: two consoles that take a name in the same moment must not share a

@@ -1298,6 +1298,7 @@ func (s *server) answeredRepeat(r *request) bool {
 		s.awaitUnapplied()
 	}
 	if w, ok := s.waiting[r.Client]; ok && r.Serial <= w.serial { // [SE1]
+		s.count("SE1")
 		if r.Serial == w.serial {
 			s.await(r)
 		}
@@ -1420,6 +1421,9 @@ func (s *server) read(r *request) {
 	// [RD1] [RD2] The first entry of this term lies at or below commitIndex once it is
 	// committed; until then the read waits for it.
 	index := max(s.commitIndex, s.firstIndexOf(s.currentTerm))
+	if s.count("RD2"); index > s.commitIndex {
+		s.count("RD1")
+	}
 	s.reads = append(s.reads, read{r, index, s.seq, s.now})
 }
 
@@ -2773,12 +2777,19 @@ func ruleBook() []rule { return append(countedRules(), uncountedRules()...) }
 // countedRules are those of which rules can tell whether they fired: somebody counts them.
 func countedRules() []rule {
 	return append(figure2Rules(), []rule{
+		{"RD1", "§8", "no read before the leader has committed an entry of its own term.",
+			"a new leader does not know what is committed, and misses it."},
+		{"RD2", "§8, thesis 6.4", "a read notes the commitIndex at its arrival.",
+			"nobody knows how much must be applied before it is answered."},
 		{"RD3", "§8, thesis 6.4", "a read waits until a majority has answered an AppendEntries " +
 			"sent after it arrived.",
 			"a deposed leader answers with the past."},
 		{"RD4", "§8, thesis 6.4", "a read waits until what was committed at its arrival is " +
 			"applied.",
 			"a read misses a write that was answered before it."},
+		{"SE1", "§8", "a repeat of what is in the leader's log and not applied yet " +
+			"is not appended again.",
+			"each impatient client fills the log with entries that change nothing."},
 		{"SE2", "§8, thesis 6.3", "a serial that was applied gets the stored answer and " +
 			"changes nothing.",
 			"a retry is carried out twice."},
@@ -2787,17 +2798,11 @@ func countedRules() []rule {
 
 func uncountedRules() []rule {
 	return []rule{
-		{"SE1", "§8", "a repeat of what is still in the leader's log is not appended again.",
-			"each impatient client fills the log with entries that change nothing."},
 		{"SE3", "§8, thesis 6.3", "sessions are state machine state, and go in log order, " +
 			"the least recently used first.",
 			"a retry is carried out on one server and not on another."},
 		{"SE4", "§8, thesis 6.3", "a serial above 1 without a session is refused.",
 			"a retry that outlives its session is carried out twice."},
-		{"RD1", "§8", "no read before the leader has committed an entry of its own term.",
-			"a new leader does not know what is committed, and misses it."},
-		{"RD2", "§8, thesis 6.4", "a read notes the commitIndex at its arrival.",
-			"nobody knows how much must be applied before it is answered."},
 		{"DK1", "ours, chapter 11", "the first record of a file names the format and the server.",
 			"a server takes another one's file for its own, and votes again."},
 		{"DK2", "ours, chapter 11", "an entry's record replaces all from its index on.",

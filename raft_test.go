@@ -4803,8 +4803,8 @@ func underRace() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// notCounted are rules whose work raft.go does not count, and those of the disk.
-var notCounted = strings.Fields("SE1 SE3 SE4 RD1 RD2 DK1 DK2 DK3 DK4 DK5")
+// notCounted are rules whose work raft.go does not count: of the state machine, and of the disk.
+var notCounted = strings.Fields("SE3 SE4 DK1 DK2 DK3 DK4 DK5")
 
 // TestSimulator is the default run: many seeds under all faults.
 func TestSimulator(t *testing.T) {

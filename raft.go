@@ -203,8 +203,8 @@ const (
 
 // newServer makes server id of a cluster of id and peers, a follower with the
 // persistent state that chapter 11 read from disk: hardState is currentTerm and votedFor
-// (zero, and no entries, for a new server). Everything volatile begins at zero: a server does not
-// know what is committed until a leader tells it.
+// (zero, and no entries, for a new server). Everything volatile begins at zero: a server
+// does not know what is committed until a leader tells it.
 func newServer(id int, peers []int, hard hardState, log []entry, r *rand.Rand) *server {
 	s := &server{
 		id: id, peers: peers, rand: r,
@@ -365,7 +365,7 @@ type sequence struct {
 	length int
 }
 
-const pieceLength = 4096
+const pieceLength = 4096 // entries
 
 func (l *sequence) at(index int) *entry { return &l.pieces[index/pieceLength][index%pieceLength] }
 
@@ -1751,9 +1751,9 @@ func (d *disk) append(records []record) error {
 // the file system's own books. So a file that is no longer small grows ahead of its
 // records, by an eighth of its length, in blanks.
 const (
-	smallFile = 64 << 10
-	maxAhead  = 256 << 10
-	idleTicks = 100
+	smallFile = 64 << 10  // bytes; up to here a file never holds blanks
+	maxAhead  = 256 << 10 // bytes of blanks, at most
+	idleTicks = 100       // ticks without a write, until the blanks are given back
 )
 
 // flush writes buf behind the last record, and returns when it is on the disk.
@@ -1778,7 +1778,7 @@ func (d *disk) tick() {
 	}
 }
 
-// syncDir makes a new file's name durable. Windows cannot, and need not.
+// syncDir makes the names in a folder durable. Windows cannot, and need not.
 func syncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil

@@ -2299,7 +2299,8 @@ type shell struct {
 	conn      *net.UDPConn
 	addresses map[int]netip.AddrPort // of all servers
 	inputs    chan any               // input, *consoleLine or dropped
-	ticks     <-chan time.Time
+	clock     clock
+	alarm     *time.Timer      // rings when the clock's sleep is over
 	queue     []input          // writes that wait for those before them,
 	late      <-chan time.Time // … but not longer than this
 	screen    *screen
@@ -2315,43 +2316,120 @@ const maxWaiting = 4096
 
 // run is the life of a server. A tick is acted on after the datagrams that arrived
 // before it, or a busy server would depose a leader whose heartbeat waits in its queue.
-// A ticker drops the ticks that nobody took: to a server that was stopped, no time has
-// passed.
 func (sh *shell) run() {
 	defer sh.stopOnBrokenInvariant()
 	always := make(chan bool)
 	close(always)
 	var inputs []input
 	for {
-		inputs = inputs[:0]
-		ticked, late := false, false
+		var first any
+		var late bool
 		var work chan bool // nil: wait for something to happen
 		if sh.server.behind() && !sh.faults.crashed {
 			work = always // entries wait to be applied, but not before the clock
 		}
+		sh.alarm.Reset(sh.clock.set(time.Now(), sh.idleTicks()))
 		select {
-		case in := <-sh.inputs:
-			inputs = sh.take(inputs, in)
-		case <-sh.ticks:
-			ticked = true
+		case first = <-sh.inputs:
+		case <-sh.alarm.C:
 		case <-sh.late:
 			late = true
 		case <-work:
 		}
-		for more := true; more && len(inputs) < maxWaiting; {
-			select {
-			case in := <-sh.inputs:
-				inputs = sh.take(inputs, in)
-			default:
-				more = false
-			}
+		quiet, ticked := sh.clock.passed(time.Now())
+		inputs = inputs[:0]
+		for range quiet {
+			inputs = sh.tick(inputs)
 		}
+		if first != nil {
+			inputs = sh.take(inputs, first)
+		}
+		inputs = sh.takeWaiting(inputs)
 		if ticked {
 			inputs = sh.tick(inputs)
 		}
 		sh.step(inputs...)
 		sh.stepQueued(late)
 	}
+}
+
+// clock makes ticks out of time. It lets the loop sleep through those in which nothing is
+// due: a computer that is woken a hundred times a second for nothing gets no rest.
+type clock struct {
+	length time.Duration // of a tick
+	start  time.Time     // of the tick that is running
+	sleep  int           // how many ticks the loop wants to sleep
+}
+
+// maxSleep bounds that. Followers are woken by heartbeats before.
+const maxSleep = 2 * heartbeatTicks
+
+// set tells how long the sleep is. While a server was busy, one tick has passed at most: what
+// it might have missed by then waits in its queue.
+func (c *clock) set(now time.Time, sleep int) time.Duration {
+	c.sleep = sleep
+	if now.Sub(c.start) > c.length {
+		c.start = now.Add(-c.length)
+	}
+	return c.start.Add(time.Duration(sleep) * c.length).Sub(now)
+}
+
+// passed counts the ticks since then: those in which nothing was due, and whether the last
+// one has come, in which something may be. Whoever overslept was stopped; then only one tick
+// has passed, so that nothing happens before what arrived meanwhile is read.
+func (c *clock) passed(now time.Time) (quiet int, ticked bool) {
+	n := int(now.Sub(c.start) / c.length)
+	if n > c.sleep {
+		c.start = now
+		return 0, true
+	}
+	c.start = c.start.Add(time.Duration(n) * c.length)
+	return min(n, c.sleep-1), n == c.sleep
+}
+
+// idleTicks is how many ticks may pass until something is due, if nothing arrives.
+func (sh *shell) idleTicks() int {
+	f := &sh.faults
+	switch {
+	case len(f.delayed) > 0 || sh.dropped.fresh > 0:
+		return 1
+	case f.frozen || f.crashed:
+		return maxSleep
+	}
+	return max(1, min(sh.server.due()-sh.server.now, maxSleep))
+}
+
+// due is the next tick in which the clock alone may give this server something to do.
+func (s *server) due() int {
+	due := s.electionDue
+	switch {
+	case len(s.held) > 0 || len(s.reads) > 0: // chapters 9 and 10 look at each tick
+		return s.now + 1
+	case s.role == candidate:
+		due = min(due, s.askAgainDue)
+	case s.role == leader:
+		due = math.MaxInt
+		for _, p := range s.peers {
+			w := s.progress[p]
+			if due = min(due, w.due); len(w.flying) > 0 {
+				due = min(due, w.flying[0].sent+heartbeatTicks)
+			}
+		}
+	}
+	return due
+}
+
+// takeWaiting takes what else is in the channel.
+func (sh *shell) takeWaiting(inputs []input) []input {
+	for len(inputs) < maxWaiting {
+		select {
+		case in := <-sh.inputs:
+			inputs = sh.take(inputs, in)
+		default:
+			return inputs
+		}
+	}
+	return inputs
 }
 
 // stepQueued lets the writes in that wait for those before them. While one batch is on its
@@ -4058,7 +4136,7 @@ func (c *console) onProcesses(do func(cl *cluster, id int) error, list string) s
 
 // faults are what an experiment does to this server's clock and wires, on purpose.
 type faults struct {
-	clock   int  // ticks of the ticker; unlike the server's clock it cannot be frozen
+	clock   int  // ticks since the start; unlike the server's clock it cannot be frozen
 	frozen  bool // the server's clock stands still
 	crashed bool // deaf, and all but the file is forgotten
 	holding bool // messages that arrive wait in held
@@ -4631,7 +4709,8 @@ func runServer(o options) {
 	// other up than it gains (BenchmarkCluster, two cores).
 	runtime.GOMAXPROCS(1)
 	sh := &shell{server: s, dir: o.dir, disk: disk, conn: conn, addresses: o.addresses,
-		inputs: make(chan any, maxWaiting), ticks: time.NewTicker(o.tick).C, screen: openScreen()}
+		inputs: make(chan any, maxWaiting), alarm: time.NewTimer(o.tick),
+		clock: clock{length: o.tick, start: time.Now()}, screen: openScreen()}
 	go sh.readDatagrams(o.id)
 	go sh.readConsole(o)
 	sh.run()

@@ -2431,7 +2431,41 @@ func TestLargestDatagrams(t *testing.T) {
 	}
 }
 
-// ---- Rules 8. Fuzz targets --------------------------------------------------------------
+// ---- Rules 8. The clock -----------------------------------------------------------------
+
+// TestClock: what the loop makes of time. The simulator holds the other half, due: there is
+// nothing to do in a tick that a server sleeps through.
+func TestClock(t *testing.T) {
+	begin := time.Now()
+	at := func(ms int) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }
+	c := clock{length: 10 * time.Millisecond, start: begin}
+	for _, row := range []struct {
+		name          string
+		set, sleep    int // from this ms on the loop waits, for so many ticks
+		wait          int // ms until its alarm
+		woken, counts int // in this ms something wakes it; the ticks that it counts then
+		ticked        bool
+	}{
+		{"the alarm: the tick that was waited for comes last", 0, 5, 50, 50, 5, true},
+		{"a datagram before: the ticks so far are counted", 51, 5, 49, 73, 2, false},
+		{"… and no part of one is lost", 73, 1, 7, 80, 1, true},
+		{"nothing has passed", 80, 3, 30, 80, 0, false},
+		{"a little late", 80, 3, 30, 119, 3, true},
+		{"busy for eight ticks: one of them counts", 199, 1, 0, 199, 1, true},
+		{"… also when it sleeps then", 290, 5, 40, 300, 2, false},
+		{"stopped for long: one tick, not a burst", 300, 5, 50, 9_000, 1, true},
+		{"a stop that fits into the sleep cannot be told from it", 9_000, 10, 100, 9_090, 9, false},
+	} {
+		wait := c.set(at(row.set), row.sleep)
+		quiet, ticked := c.passed(at(row.woken))
+		if ticked {
+			quiet++
+		}
+		expect(t, row.name, words(wait.Milliseconds(), quiet, ticked), words(row.wait, row.counts, row.ticked))
+	}
+}
+
+// ---- Rules 9. Fuzz targets --------------------------------------------------------------
 //
 // go test runs the seeds only; go test -fuzz FuzzDatagram . looks for more.
 
@@ -2547,7 +2581,7 @@ func FuzzReplay(f *testing.F) {
 	})
 }
 
-// ---- Rules 9. The map from rule to code ---------------------------------------------------
+// ---- Rules 10. The map from rule to code ---------------------------------------------------
 
 // source is raft.go, parsed.
 type source struct {
@@ -3154,9 +3188,13 @@ func (w *world) turn(n *node) {
 		return
 	}
 	w.story.took(n.inbox)
+	sleeps := n.inbox[0] == tick{} && n.s.due() > n.s.now+1 && !n.s.behind()
 	n.out = n.s.Step(n.inbox...)
 	n.inbox = n.inbox[:0]
 	w.stepped(n)
+	if out := &n.out; sleeps && len(out.Early)+len(out.Persist)+len(out.Send)+len(out.Reply) > 0 {
+		w.judge.check(false, "clock", "S%d had something to do in tick %d, but would have slept", n.id, n.s.now)
+	}
 
 	for i := range n.out.Early {
 		if w.dies(n, crashBetweenEffects) {
@@ -3747,8 +3785,9 @@ func (w *world) takeBack(n *node) {
 	w.count(timidLeader, true)
 	w.story.say("S%d doubts", n.id)
 	for _, p := range n.s.peers {
+		way := n.s.progress[p]
 		n.s.nextIndex[p] = n.s.matchIndex[p] + 1
-		n.s.progress[p].flying, n.s.progress[p].probing = nil, true
+		way.flying, way.probing, way.due = nil, true, n.s.now
 	}
 }
 
@@ -6511,6 +6550,12 @@ var edits = []struct {
 	{"D1", "two numbers change places on the wire", "ae.LeaderCommit, ae.Seq)", "ae.Seq, ae.LeaderCommit)", false},
 	{"All1", "applying a command changes the log", "e := s.log.at(s.lastApplied)", "e := s.log.at(s.lastApplied)\n\t\te.Command += \" \"", false},
 
+	// The clock.
+	{"Lead1", "a leader sleeps through a heartbeat", "if due = min(due, w.due); len(w.flying) > 0 {", "if len(w.flying) > 0 {", false},
+	{"D6", "a leader sleeps while it should send again", "due = min(due, w.flying[0].sent+heartbeatTicks)", "due = min(due, w.due)", false},
+	{"D8", "a candidate sleeps while it should ask again", "due = min(due, s.askAgainDue)", "due = min(due, s.electionDue)", false},
+	{"Fol2", "a process that was stopped sees a burst of ticks", "\t\tc.start = now\n\t\treturn 0, true\n", "\t\tc.start = now\n\t\treturn n, true\n", true},
+
 	// The disk.
 	{"DK2", "an entry is recorded at the next place", "record{index: s.lastIndex() + 1, entry: e}", "record{index: s.lastIndex() + 2, entry: e}", false},
 	{"DK2", "an entry is put behind those that it replaces", "*log = append((*log)[:r.Index-1], r.entry) // [DK2]", "*log = append(*log, r.entry)", false},
@@ -7077,6 +7122,38 @@ func BenchmarkScale(b *testing.B) {
 	}
 }
 
+// BenchmarkIdle: what three servers with nothing to do take of a processor, in percent, and how
+// often their threads wake up; b.N is seconds.
+func BenchmarkIdle(b *testing.B) {
+	p := startProcesses(b, 3)
+	mustAnswer(b, p.console(), "set leader known", "ok")
+	time.Sleep(2 * time.Second) // the files lose their blanks, the garbage is collected
+	cpu, wakes := p.schedstat()
+	b.ResetTimer()
+	time.Sleep(time.Duration(b.N) * time.Second)
+	cpu2, wakes2 := p.schedstat()
+	b.ReportMetric(float64(cpu2-cpu)/1e7/float64(b.N), "%cpu")
+	b.ReportMetric(float64(wakes2-wakes)/float64(b.N), "wakes/s")
+	b.ReportMetric(0, "ns/op")
+}
+
+// schedstat adds up what Linux counts for all threads: nanoseconds on a processor, and how often.
+func (p *processes) schedstat() (cpu, wakes int) {
+	for _, cmd := range p.running {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", cmd.Process.Pid))
+		if threads == nil {
+			p.t.Skip("only Linux tells")
+		}
+		for _, name := range threads {
+			var ran, waited, times int
+			data, _ := os.ReadFile(name)
+			fmt.Sscan(string(data), &ran, &waited, &times)
+			cpu, wakes = cpu+ran, wakes+times
+		}
+	}
+	return cpu, wakes
+}
+
 // benchmark is b.N commands of clients that each have one outstanding, to real servers whose
 // logs hold so many entries already.
 func benchmark(b *testing.B, servers, entries, clients int, command string) {
@@ -7125,7 +7202,6 @@ func (p *processes) counters(c *console) (sum [2]int) {
 	return sum
 }
 
-// closedLoop is one client: it asks, waits for the answer, and asks again.
 // closedLoop is one client: it issues commands until there were b.N in all, and follows the leader.
 func closedLoop(b *testing.B, leader netip.AddrPort, w int, command string, issued *atomic.Int64) (latencies []time.Duration) {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

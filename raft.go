@@ -346,14 +346,16 @@ func (s *server) firstIndexOf(term int) int {
 // into a datagram (D4). One always fits: chapter 8 refuses larger commands. maxBatchBytes is
 // from there, too, and size, an entry's bytes, from chapter 12.
 func (s *server) batch(index int) []entry {
-	var entries []entry
-	for size := 0; index <= s.lastIndex(); index++ {
-		e := s.log.at(index)
-		size += e.size()
-		if len(entries) > 0 && (size > maxBatchBytes || len(entries) == s.batchLimit) { // chapter 16
+	n := 0
+	for size := 0; index+n <= s.lastIndex(); n++ {
+		size += s.log.at(index + n).size()
+		if n > 0 && (size > maxBatchBytes || n == s.batchLimit) { // chapter 16
 			break
 		}
-		entries = append(entries, *e)
+	}
+	entries := make([]entry, n)
+	for i := range entries {
+		entries[i] = *s.log.at(index + i)
 	}
 	return entries
 }
@@ -987,6 +989,9 @@ func (m *machine) execute(command string) answer {
 		return answer{err: err.Error()}
 	}
 	found, ok := m.values[op.key]
+	if !ok {
+		op.key = strings.Clone(op.key) // off the log: keys close together are found faster
+	}
 	switch op.verb {
 	case "set":
 		m.values[op.key] = op.value
@@ -1213,7 +1218,7 @@ func clipQuote(text string) string {
 // display is a value as answers show it: as it is, or quoted when a character in it
 // would not print.
 func display(value string) string {
-	for _, c := range value {
+	for _, c := range value[plain(value):] { // chapter 12
 		if !strconv.IsPrint(c) {
 			return strconv.Quote(value)
 		}
@@ -1842,33 +1847,55 @@ func (e *entry) size() int {
 // appendJSON appends s as a JSON string.
 func appendJSON(b []byte, s string) []byte {
 	b = append(b, '"')
-	plain := 0
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' {
-			continue
+	for {
+		n := plain(s)
+		b = append(b, s[:n]...)
+		if n == len(s) {
+			return append(b, '"')
 		}
-		b = append(b, s[plain:i]...)
-		plain = i + 1
-		if c < ' ' {
+		switch c := s[n]; {
+		case c < ' ':
 			b = append(b, '\\', 'u', '0', '0', '0'+c>>4, "0123456789abcdef"[c&15])
-		} else {
+		case c == '"' || c == '\\':
 			b = append(b, '\\', c)
+		default:
+			b = append(b, c)
 		}
+		s = s[n+1:]
 	}
-	b = append(b, s[plain:]...)
-	return append(b, '"')
 }
 
 // jsonSize is the length of what appendJSON appends.
 func jsonSize(s string) int {
-	n := len(s) + 2
-	for i := 0; i < len(s); i++ {
+	size := len(s) + 2
+	for i := plain(s); i < len(s); i += 1 + plain(s[i+1:]) {
 		if c := s[i]; c < ' ' {
-			n += 5
+			size += 5
 		} else if c == '"' || c == '\\' {
-			n++
+			size++
 		}
+	}
+	return size
+}
+
+// plain counts the bytes at the start of s that stand in JSON, and on a screen, as they are:
+// printable ASCII but for the quote and the backslash. Values may be long, and this looks at
+// every byte several times on its way, so it takes eight at once: in each line of the
+// condition, a byte that is not plain sets the highest bit of a byte.
+func plain(s string) (n int) {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for ; n+8 <= len(s); n += 8 {
+		x := uint64(s[n]) | uint64(s[n+1])<<8 | uint64(s[n+2])<<16 | uint64(s[n+3])<<24 |
+			uint64(s[n+4])<<32 | uint64(s[n+5])<<40 | uint64(s[n+6])<<48 | uint64(s[n+7])<<56
+		if (x|(x+ones)| // above '~'
+			(x-' '*ones)| // below ' '
+			((x^'"'*ones)-ones)| // equal, so 0 minus 1
+			((x^'\\'*ones)-ones))&high != 0 {
+			break
+		}
+	}
+	for n < len(s) && ' ' <= s[n] && s[n] <= '~' && s[n] != '"' && s[n] != '\\' {
+		n++
 	}
 	return n
 }
@@ -1966,18 +1993,10 @@ func (r *mirror) number(before string) (n int) {
 func (r *mirror) text(before string) (s string) {
 	r.must(before)
 	r.must(`"`)
-	for i := 0; i < len(r.rest); i++ {
-		switch c := r.rest[i]; {
-		case c == '"':
-			s, r.rest = r.rest[:i], r.rest[i+1:]
-			return s
-		case c < ' ' || c > '~' || c == '\\':
-			r.failed = true
-			return ""
-		}
-	}
-	r.failed = true
-	return ""
+	n := plain(r.rest)
+	s, r.rest = r.rest[:n], r.rest[n:]
+	r.must(`"`)
+	return s
 }
 
 // fields takes what appendFields appends.

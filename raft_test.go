@@ -2125,6 +2125,25 @@ func asJSON(v any) string {
 	return string(j)
 }
 
+// TestPlain: eight bytes at a time or one by one, each byte ends what is plain or does not,
+// wherever it stands.
+func TestPlain(t *testing.T) {
+	for c := range 256 {
+		is := c >= ' ' && c <= '~' && c != '"' && c != '\\'
+		for at := range 20 {
+			b := []byte("plain text, plain text")
+			b[at] = byte(c)
+			want := at
+			if is {
+				want = len(b)
+			}
+			if got := plain(string(b)); got != want {
+				t.Errorf("plain(%q) = %d, not %d", b, got, want)
+			}
+		}
+	}
+}
+
 // TestRoundTrip: what one server writes another reads; and it is the JSON that encoding/json
 // would write, although the frequent ones are written by hand.
 func TestRoundTrip(t *testing.T) {

@@ -2451,19 +2451,25 @@ func (sh *shell) takeWaiting(inputs []input) []input {
 	return inputs
 }
 
-// stepQueued lets the writes in that wait for those before them. While one batch is on its
-// way, the next one gathers here: it will be larger and still share one fsync. But it waits
-// for gatherFor at most, because something may have been lost.
+// stepQueued lets the writes in that wait for those before them. While a batch is on its way,
+// the next one gathers here, to share one fsync. It need not become larger than the first, or
+// the disks would be idle before it; and it waits for gatherFor at most, because something may
+// have been lost.
 func (sh *shell) stepQueued(late bool) {
-	if len(sh.queue) > 0 && (late || !sh.server.uncommitted() || len(sh.queue) >= maxWaiting) {
+	if len(sh.queue) > 0 && (late || len(sh.queue) >= sh.server.uncommitted()) {
 		sh.step(sh.queue...)
 		clear(sh.queue)
 		sh.queue, sh.late = sh.queue[:0], nil
 	}
 }
 
-// uncommitted tells whether a leader has entries on their way to a majority.
-func (s *server) uncommitted() bool { return s.role == leader && s.commitIndex < s.lastIndex() }
+// uncommitted counts the entries that a leader has on their way to a majority.
+func (s *server) uncommitted() int {
+	if s.role != leader {
+		return 0
+	}
+	return s.lastIndex() - s.commitIndex
+}
 
 const gatherFor = 10 * time.Millisecond
 
@@ -2483,7 +2489,7 @@ func (sh *shell) take(inputs []input, in any) []input {
 			return inputs
 		}
 	case *request:
-		if sh.server.uncommitted() && !in.isRead() && !sh.faults.crashed {
+		if sh.server.uncommitted() > 0 && !in.isRead() && !sh.faults.crashed {
 			if len(sh.queue) == 0 {
 				sh.late = time.After(gatherFor)
 			}

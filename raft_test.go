@@ -710,11 +710,11 @@ func TestClientCommand(t *testing.T) {
 	out := stepSafely(t, s, asks("c", 1, "set x 1"))
 	expect(t, "Lead2 appended in the leader's term, not yet answered", words(records(out), told(out)), "#2t2")
 	expect(t, "Lead2 the entry", *s.log.at(2), entry{2, "c", 1, "set x 1"})
-	expect(t, "Lead2 … is on its way", s.uncommitted(), true)
+	expect(t, "Lead2 … is on its way", s.uncommitted(), 1)
 	out = s.Step(stored(s, 3, 2))
 	expect(t, "Lead2 answered when it is applied", words(told(out), s.machine.get("x")), words("c/1 ok", "1"))
 	expect(t, "Lead2 … to where the client asked", out.Reply[0].to, clientAt)
-	expect(t, "Lead2 nothing is on its way any more", s.uncommitted(), false)
+	expect(t, "Lead2 nothing is on its way any more", s.uncommitted(), 0)
 	expect(t, "Lead2 once", told(s.Step(stored(s, 2, 2))), "")
 
 	alone := leaderOf(1, 2)

@@ -1700,7 +1700,8 @@ type disk struct {
 // openDisk opens or creates the file of server id in dir and replays it. The note says
 // what was cut off, if anything.
 func openDisk(dir string, id int) (d *disk, hard hardState, log []entry, note string, err error) {
-	if err = os.MkdirAll(dir, 0o755); err != nil {
+	dir = filepath.Clean(dir)
+	if err = makeDir(dir); err != nil {
 		return
 	}
 	name := filepath.Join(dir, fmt.Sprintf("server-%d.log", id))
@@ -1735,7 +1736,7 @@ func openDisk(dir string, id int) (d *disk, hard hardState, log []entry, note st
 		d.buf = header(id)
 	}
 	// Also when it is not new: whoever wrote this may have died before its own sync.
-	err = errors.Join(d.flush(), syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+	err = errors.Join(d.flush(), syncDir(dir))
 	return
 }
 
@@ -1767,6 +1768,9 @@ func (d *disk) flush() error {
 	if end > d.size && end > smallFile {
 		d.buf = append(d.buf, bytes.Repeat([]byte{' '}, int(min(end/8, maxAhead)))...)
 	}
+	if err := d.checkLength(); err != nil {
+		return err
+	}
 	if _, err := d.file.WriteAt(d.buf, at); err != nil {
 		return err
 	}
@@ -1775,12 +1779,38 @@ func (d *disk) flush() error {
 	return d.file.Sync()
 }
 
+// checkLength fails where somebody else has written to the file: a port has one owner, but two
+// clusters on different ports may have been given the same folder.
+func (d *disk) checkLength() error {
+	info, err := d.file.Stat()
+	if err == nil && info.Size() != d.size {
+		err = errors.New("somebody else has changed it; is this folder another cluster's, too?")
+	}
+	return err
+}
+
 // tick gives the blanks back when nothing was written for a while, so that a file at rest
 // is plain text for cat and tail. That may fail; blanks do no harm.
 func (d *disk) tick() {
-	if d.idle++; d.idle == idleTicks && d.size > d.end && d.file.Truncate(d.end) == nil {
+	if d.idle++; d.idle != idleTicks || d.size == d.end || d.checkLength() != nil {
+		return
+	}
+	if d.file.Truncate(d.end) == nil {
 		d.size = d.end
 	}
+}
+
+// makeDir makes a folder, where it is missing, and those above it, and their names durable.
+func makeDir(dir string) error {
+	above := filepath.Dir(dir)
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, os.ErrNotExist) && above != dir {
+		err = errors.Join(makeDir(above), os.Mkdir(dir, 0o755))
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return syncDir(above)
 }
 
 // syncDir makes the names in a folder durable. Windows cannot, and need not.
@@ -2333,19 +2363,20 @@ type shell struct {
 // maxWaiting bounds the inputs taken at once, so that answers do not wait for ever.
 const maxWaiting = 4096
 
-// run is the life of a server. A tick is acted on after the datagrams that arrived
-// before it, or a busy server would depose a leader whose heartbeat waits in its queue.
+// run is the life of a server. A tick in which something is due is acted on after the datagrams
+// that arrived before it, or a busy server would depose a leader whose heartbeat waits in its
+// queue.
 func (sh *shell) run() {
 	defer sh.stopOnBrokenInvariant()
 	always := make(chan bool)
 	close(always)
 	var inputs []input
 	for {
-		var first any
-		var late bool
-		var work chan bool // nil: wait for something to happen
+		var first any      // the input that woke the loop,
+		var late bool      // … or the queue has waited long enough
+		var work chan bool // nil: sleep until something happens
 		if sh.server.behind() && !sh.faults.crashed {
-			work = always // entries wait to be applied, but not before the clock
+			work = always // there are entries to apply meanwhile
 		}
 		sh.alarm.Reset(sh.clock.set(time.Now(), sh.idleTicks()))
 		select {
@@ -2355,9 +2386,9 @@ func (sh *shell) run() {
 			late = true
 		case <-work:
 		}
-		quiet, ticked := sh.clock.passed(time.Now())
 		inputs = inputs[:0]
-		for range quiet {
+		quiet, ticked := sh.clock.passed(time.Now())
+		for range quiet { // it slept through them before it was woken
 			inputs = sh.tick(inputs)
 		}
 		if first != nil {
@@ -2369,6 +2400,144 @@ func (sh *shell) run() {
 		}
 		sh.step(inputs...)
 		sh.stepQueued(late)
+	}
+}
+
+// takeWaiting takes what else is in the channel.
+func (sh *shell) takeWaiting(inputs []input) []input {
+	for len(inputs) < maxWaiting {
+		select {
+		case in := <-sh.inputs:
+			inputs = sh.take(inputs, in)
+		default:
+			return inputs
+		}
+	}
+	return inputs
+}
+
+// take sorts one thing from the channel: what concerns the algorithm waits for the Step,
+// the rest is dealt with at once.
+func (sh *shell) take(inputs []input, in any) []input {
+	switch in := in.(type) {
+	case *consoleLine:
+		sh.step(inputs...) // first what came first, except for the queue
+		in.answer(sh, sh.execute(in.Line))
+		return inputs[:0]
+	case dropped:
+		sh.dropped.add(in)
+		return inputs
+	case *Message:
+		if sh.keepsOut(in) {
+			return inputs
+		}
+	case *request:
+		if sh.server.uncommitted() > 0 && !in.isRead() && !sh.faults.crashed {
+			if len(sh.queue) == 0 {
+				sh.late = time.After(gatherFor)
+			}
+			sh.queue = append(sh.queue, in)
+			return inputs
+		}
+	}
+	return append(inputs, in)
+}
+
+func (sh *shell) tick(inputs []input) []input {
+	sh.faults.clock++
+	sh.disk.tick()
+	sh.sendDelayed()
+	sh.reportDrops()
+	if sh.faults.frozen {
+		return inputs
+	}
+	return append(inputs, tick{})
+}
+
+// stepQueued lets the writes in that wait for those before them. While a batch is on its way,
+// the next one gathers here, to share one fsync. It need not become larger than the first, or
+// the disks would be idle before it; and it waits for gatherFor at most, because something may
+// have been lost.
+func (sh *shell) stepQueued(late bool) {
+	if len(sh.queue) > 0 && (late || len(sh.queue) >= sh.server.uncommitted()) {
+		sh.step(sh.queue...)
+		clear(sh.queue)
+		sh.queue, sh.late = sh.queue[:0], nil
+	}
+}
+
+const gatherFor = 10 * time.Millisecond
+
+// uncommitted counts the entries that a leader has on their way to a majority.
+func (s *server) uncommitted() int {
+	if s.role != leader {
+		return 0
+	}
+	return s.lastIndex() - s.commitIndex
+}
+
+// step is one turn: digest, then perform. A crashed server hears nothing.
+func (sh *shell) step(inputs ...input) {
+	if !sh.faults.crashed {
+		sh.perform(sh.server.Step(inputs...))
+	}
+	sh.setPrompt()
+}
+
+// perform is where the rule Persist can be seen. Whatever a Step returns passes through
+// here, so the order of these lines is the proof: what depends on a record leaves after
+// the record is on the disk.
+func (sh *shell) perform(out Output) {
+	sh.screen.narrate(out.Trace)
+	for i := range out.Early { // D7: requests of a leader promise nothing about its disk
+		sh.send(&out.Early[i])
+	}
+	err := sh.disk.append(out.Persist) // [Persist]
+	if err != nil {                    // [DK5]
+		sh.fatal("%s: %v; nothing was answered since. "+
+			"Look after the disk, then start this server again", sh.disk.file.Name(), err)
+	}
+	for i := range out.Send {
+		sh.send(&out.Send[i])
+	}
+	for i := range out.Reply {
+		sh.reply(&out.Reply[i])
+	}
+}
+
+// send sends a Message. An error is the same as a loss, and those are expected.
+func (sh *shell) send(m *Message) {
+	sh.buf = appendMessage(sh.buf[:0], m)
+	for range sh.copies(m) { // one, unless an experiment wants it otherwise
+		sh.conn.WriteToUDPAddrPort(sh.buf, sh.addresses[m.To])
+		sh.sent++
+	}
+}
+
+func (sh *shell) reply(r *reply) {
+	address := ""
+	if r.leader != none {
+		address = sh.addresses[r.leader].String()
+	}
+	sh.buf = appendReply(sh.buf[:0], r, address)
+	sh.conn.WriteToUDPAddrPort(sh.buf, r.to)
+	sh.sent++
+}
+
+// readDatagrams decodes what arrives and puts it into the channel, nothing else.
+func (sh *shell) readDatagrams(self int) {
+	buf := make([]byte, maxDatagram+1)
+	for {
+		n, from, err := sh.conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			continue // some systems report here that an earlier datagram found nobody
+		}
+		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		in, drop := decode(buf[:n], from, self, sh.addresses)
+		if drop != "" {
+			in = dropped{from, drop}
+		}
+		sh.inputs <- in
 	}
 }
 
@@ -2436,144 +2605,6 @@ func (s *server) due() int {
 		}
 	}
 	return due
-}
-
-// takeWaiting takes what else is in the channel.
-func (sh *shell) takeWaiting(inputs []input) []input {
-	for len(inputs) < maxWaiting {
-		select {
-		case in := <-sh.inputs:
-			inputs = sh.take(inputs, in)
-		default:
-			return inputs
-		}
-	}
-	return inputs
-}
-
-// stepQueued lets the writes in that wait for those before them. While a batch is on its way,
-// the next one gathers here, to share one fsync. It need not become larger than the first, or
-// the disks would be idle before it; and it waits for gatherFor at most, because something may
-// have been lost.
-func (sh *shell) stepQueued(late bool) {
-	if len(sh.queue) > 0 && (late || len(sh.queue) >= sh.server.uncommitted()) {
-		sh.step(sh.queue...)
-		clear(sh.queue)
-		sh.queue, sh.late = sh.queue[:0], nil
-	}
-}
-
-// uncommitted counts the entries that a leader has on their way to a majority.
-func (s *server) uncommitted() int {
-	if s.role != leader {
-		return 0
-	}
-	return s.lastIndex() - s.commitIndex
-}
-
-const gatherFor = 10 * time.Millisecond
-
-// take sorts one thing from the channel: what concerns the algorithm waits for the Step,
-// the rest is dealt with at once.
-func (sh *shell) take(inputs []input, in any) []input {
-	switch in := in.(type) {
-	case *consoleLine:
-		sh.step(inputs...) // first what came first, except for the queue
-		in.answer(sh, sh.execute(in.Line))
-		return inputs[:0]
-	case dropped:
-		sh.dropped.add(in)
-		return inputs
-	case *Message:
-		if sh.keepsOut(in) {
-			return inputs
-		}
-	case *request:
-		if sh.server.uncommitted() > 0 && !in.isRead() && !sh.faults.crashed {
-			if len(sh.queue) == 0 {
-				sh.late = time.After(gatherFor)
-			}
-			sh.queue = append(sh.queue, in)
-			return inputs
-		}
-	}
-	return append(inputs, in)
-}
-
-func (sh *shell) tick(inputs []input) []input {
-	sh.faults.clock++
-	sh.disk.tick()
-	sh.sendDelayed()
-	sh.reportDrops()
-	if sh.faults.frozen {
-		return inputs
-	}
-	return append(inputs, tick{})
-}
-
-// step is one turn: digest, then perform. A crashed server hears nothing.
-func (sh *shell) step(inputs ...input) {
-	if !sh.faults.crashed {
-		sh.perform(sh.server.Step(inputs...))
-	}
-	sh.setPrompt()
-}
-
-// perform is where the rule Persist can be seen. Whatever a Step returns passes through
-// here, so the order of these lines is the proof: what depends on a record leaves after
-// the record is on the disk.
-func (sh *shell) perform(out Output) {
-	sh.screen.narrate(out.Trace)
-	for i := range out.Early { // D7: requests of a leader promise nothing about its disk
-		sh.send(&out.Early[i])
-	}
-	err := sh.disk.append(out.Persist) // [Persist]
-	if err != nil {                    // [DK5]
-		sh.fatal("%s: %v; nothing was answered since. "+
-			"Look after the disk, then start this server again", sh.disk.file.Name(), err)
-	}
-	for i := range out.Send {
-		sh.send(&out.Send[i])
-	}
-	for i := range out.Reply {
-		sh.reply(&out.Reply[i])
-	}
-}
-
-// send sends a Message. An error is the same as a loss, and those are expected.
-func (sh *shell) send(m *Message) {
-	sh.buf = appendMessage(sh.buf[:0], m)
-	for range sh.copies(m) { // one, unless an experiment wants it otherwise
-		sh.conn.WriteToUDPAddrPort(sh.buf, sh.addresses[m.To])
-		sh.sent++
-	}
-}
-
-func (sh *shell) reply(r *reply) {
-	address := ""
-	if r.leader != none {
-		address = sh.addresses[r.leader].String()
-	}
-	sh.buf = appendReply(sh.buf[:0], r, address)
-	sh.conn.WriteToUDPAddrPort(sh.buf, r.to)
-	sh.sent++
-}
-
-// readDatagrams decodes what arrives and puts it into the channel, nothing else.
-func (sh *shell) readDatagrams(self int) {
-	buf := make([]byte, maxDatagram+1)
-	for {
-		n, from, err := sh.conn.ReadFromUDPAddrPort(buf)
-		if err != nil {
-			continue // some systems report here that an earlier datagram found nobody
-		}
-		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		in, drop := decode(buf[:n], from, self, sh.addresses)
-		if drop != "" {
-			in = dropped{from, drop}
-		}
-		sh.inputs <- in
-	}
 }
 
 // dropped is a datagram that decode refused.
@@ -3193,8 +3224,12 @@ func (l *consoleLine) answer(sh *shell, text string) {
 	if l.local != nil {
 		l.local <- text
 	} else {
-		if jsonSize(text) > maxBatchBytes {
-			text = strings.ToValidUTF8(text[:maxBatchBytes/3], "") + " ... (cut)"
+		whole := len(text)
+		for jsonSize(text) > maxBatchBytes {
+			text = strings.ToValidUTF8(text[:len(text)/2], "")
+		}
+		if len(text) < whole {
+			text += " ... (cut)"
 		}
 		d := datagram{ConsoleReply: &consoleReply{l.ID, text}}
 		sh.conn.WriteToUDPAddrPort(appendAny(nil, d), l.from)
@@ -3511,6 +3546,7 @@ func newConsole(addresses map[int]netip.AddrPort, tick time.Duration,
 	if err != nil {
 		return nil, err
 	}
+	conn.SetWriteBuffer(1 << 20) // some systems begin with less than a large datagram
 	return &console{
 		addresses: addresses,
 		ids:       slices.Sorted(maps.Keys(addresses)),
@@ -4714,6 +4750,7 @@ func runServer(o options) {
 		fatal("server %d cannot have %v: %v", o.id, address, err)
 	}
 	conn.SetReadBuffer(8 << 20) // as much of this as the system grants
+	conn.SetWriteBuffer(1 << 20)
 	disk, hard, log, note, err := openDisk(o.dir, o.id)
 	if err != nil {
 		fatal("%v", err)

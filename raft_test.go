@@ -1962,6 +1962,8 @@ func TestOpenDisk(t *testing.T) {
 	if _, _, _, _, err = openDisk(name, 4); err == nil { // where the directory should be stands a file
 		t.Error("no directory, no error")
 	}
+	d, _, _, _, err = openDisk(filepath.Join(dir, "a", "b", "c"), 1)
+	expect(t, "folders in folders are made", words(err, d != nil), words(nil, true))
 }
 
 // TestGrowAhead: a file that is no longer small ends in blanks, which the next start takes for
@@ -2038,15 +2040,23 @@ func TestFailingDisk(t *testing.T) {
 	defer readOnly.Close()
 	expect(t, "read-only: fails", (&disk{file: readOnly}).append(some) != nil, true)
 
-	if runtime.GOOS != "windows" { // a pipe takes the bytes, but has no disk to sync them to
-		r, w, err := os.Pipe()
+	if runtime.GOOS == "linux" { // this device takes the bytes, but has nothing to sync
+		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer r.Close()
-		defer w.Close()
-		expect(t, "fsync: fails", (&disk{file: w}).append(some) != nil, true)
+		defer null.Close()
+		_, err = null.WriteAt([]byte("x"), 0)
+		expect(t, "write: succeeds", err, nil)
+		expect(t, "fsync: fails", (&disk{file: null}).append(some) != nil, true)
 	}
+
+	// Two servers with the same file, which the port does not prevent where the ports differ.
+	dir := t.TempDir()
+	first, second := opened(t, dir, 1), opened(t, dir, 1)
+	expect(t, "the first to write goes on", first.append(some), nil)
+	expect(t, "the other one stops", answersLike(fmt.Sprint(second.append(some)), "somebody else…"), true)
+	expect(t, "… and has changed nothing", first.append(some), nil)
 }
 
 // TestFailStop: a server whose disk fails says nothing more. What it may still send are the
@@ -2447,6 +2457,51 @@ func TestLargestDatagrams(t *testing.T) {
 			}
 			index += len(entries)
 		}
+	}
+}
+
+// TestCut: which messages pass, in and out, at S1 of three.
+func TestCut(t *testing.T) {
+	sh := &shell{server: followerOf(3, hardState{}), screen: newScreen(false)}
+	passing := func() string {
+		var pass []string
+		for _, other := range []int{2, 3} {
+			for _, m := range []*Message{askVote(1, 0, 0), voteReply(2, 1, true), sendAE(1, 0, 0, nil, 0), answerAE(2, 1, appendEntriesReply{})} {
+				in, out := *m, *m
+				in.From, in.To = other, 1
+				out.From, out.To = 1, other
+				word, _, _ := strings.Cut(m.text(), " ")
+				if !sh.keepsOut(&in) {
+					pass = append(pass, fmt.Sprintf("S%d>%s", other, word))
+				}
+				if sh.copies(&out) == 1 {
+					pass = append(pass, fmt.Sprintf("%s>S%d", word, other))
+				}
+			}
+		}
+		return strings.Join(pass, " ")
+	}
+	votes := func(id int) string {
+		return fmt.Sprintf("S%[1]d>RequestVote RequestVote>S%[1]d S%[1]d>VoteReply VoteReply>S%[1]d", id)
+	}
+	appends := func(id int) string {
+		return fmt.Sprintf("S%[1]d>AppendEntries AppendEntries>S%[1]d S%[1]d>AppendReply AppendReply>S%[1]d", id)
+	}
+	everything := words(votes(2), appends(2), votes(3), appends(3))
+	for _, row := range []struct{ line, passes, status string }{
+		{"status", everything, "faults none"},
+		{"cut 2", words(votes(3), appends(3)), "faults cut S2"},
+		{"cut 3 vote", appends(3), "faults cut S2, cut S3 (vote)"},
+		{"heal 2", words(votes(2), appends(2), appends(3)), "faults cut S3 (vote)"},
+		{"cut all append", words(votes(2), votes(3)), "faults cut S2 (append), cut S3 (append)"},
+		{"loss 100", "S2>RequestVote S2>VoteReply S3>RequestVote S3>VoteReply", "faults cut S2 (append), cut S3 (append), loss 100%"},
+		{"heal", everything, "faults none"},
+	} {
+		if row.line != "status" {
+			expect(t, row.line, sh.execute(row.line), "ok")
+		}
+		expect(t, row.line+": what passes", passing(), row.passes)
+		expect(t, row.line+": what status shows", sh.faults.String(), row.status)
 	}
 }
 
@@ -3965,6 +4020,7 @@ type judge struct {
 	committed   []link           // for ever, by index
 	commitTerms []int            // in which term that was
 	states      []uint64         // hash of the state machine behind each of them
+	recent      map[int]uint64   // … and of the order in which sessions would go [SE3], as first seen
 	model       model            // the state machine behind the last
 	answers     map[asked]answer // to applied writes
 	places      map[asked]int    // … and their indexes
@@ -3977,7 +4033,7 @@ type asked struct {
 }
 
 func newJudge(n int) judge {
-	j := judge{hashes: processHashes, reigns: make([]reign, 1), fired: map[string]int{}, committed: make([]link, 1), commitTerms: make([]int, 1),
+	j := judge{hashes: processHashes, reigns: make([]reign, 1), fired: map[string]int{}, recent: map[int]uint64{}, committed: make([]link, 1), commitTerms: make([]int, 1),
 		states: make([]uint64, 1), answers: map[asked]answer{}, places: map[asked]int{}, model: newModel()}
 	for range n + 1 {
 		j.votes = append(j.votes, map[int]int{})
@@ -4079,6 +4135,10 @@ func (w *world) learned(n *node) {
 		j.check(s.lastApplied > n.seen.applied && s.lastApplied <= s.commitIndex, "All1", "S%d has applied %d, then %d; committed are %d",
 			n.id, n.seen.applied, s.lastApplied, s.commitIndex)
 		j.check(j.stateOf(&s.machine) == j.states[s.lastApplied], "equal state", "S%d behind entry %d is not in the state that the log leads to", n.id, s.lastApplied)
+		order := j.orderOf(&s.machine)
+		first, ok := j.recent[s.lastApplied]
+		j.check(!ok || order == first, "SE3", "S%d behind entry %d would forget its sessions in another order than others", n.id, s.lastApplied)
+		j.recent[s.lastApplied] = order
 	}
 	n.seen.commit, n.seen.applied = s.commitIndex, s.lastApplied
 }
@@ -4331,6 +4391,14 @@ func (j *judge) stateOf(m *machine) (sum uint64) {
 		sum += j.sessionHash(s.client, s.serial, s.answer)
 	}
 	return sum
+}
+
+// orderOf is a hash of the sessions in the order in which they would be forgotten.
+func (j *judge) orderOf(m *machine) (h uint64) {
+	for e := m.recent.Front(); e != nil; e = e.Next() {
+		h = mix(h, j.text(e.Value.(*session).client))
+	}
+	return h
 }
 
 // runCommand is what a command means for the one key it names.
@@ -6558,6 +6626,7 @@ var edits = []struct {
 	{"SE2", "a repeat is carried out again", "if e.Serial <= s.serial { // [SE2]", "if false {", true},
 	{"SE2", "a repeat gets no answer", "return s.answer, e.Serial == s.serial", "return s.answer, false", true},
 	{"SE2", "an older serial gets the newest answer", "return s.answer, e.Serial == s.serial", "return s.answer, true", true},
+	{"SE3", "the leader's look at a session counts as its use", "done := element.Value.(*session)", "s.machine.recent.MoveToBack(element)\n\t\tdone := element.Value.(*session)", false},
 	{"SE4", "a serial without a session is carried out", "if e.Serial > 1 { // [SE4]", "if false {", true},
 	{"Lead2", "the answer goes to whoever waits", "if !waits || w.serial != e.Serial {", "if !waits {", false},
 	{"RD1", "a leader reads before it knows what is committed", "max(s.commitIndex, s.firstIndexOf(s.currentTerm))", "s.commitIndex", false},
@@ -6579,6 +6648,8 @@ var edits = []struct {
 	{"DK2", "an entry is recorded at the next place", "record{index: s.lastIndex() + 1, entry: e}", "record{index: s.lastIndex() + 2, entry: e}", false},
 	{"DK2", "an entry is put behind those that it replaces", "*log = append((*log)[:r.Index-1], r.entry) // [DK2]", "*log = append(*log, r.entry)", false},
 	{"DK2", "an entry replaces one, and what follows stays", "*log = append((*log)[:r.Index-1], r.entry) // [DK2]", "if r.Index <= len(*log) {\n\t\t(*log)[r.Index-1] = r.entry\n\t\treturn nil\n\t}\n\t*log = append(*log, r.entry)", false},
+	{"DK5", "nothing is synced", "return d.file.Sync()\n}\n\n// checkLength", "return nil\n}\n\n// checkLength", true},
+	{"DK5", "a failed fsync passes", "return d.file.Sync()\n}\n\n// checkLength", "d.file.Sync()\n\treturn nil\n}\n\n// checkLength", true},
 	{"DK3", "a torn tail is an error", "if holdsRecord(data[good:]) { // [DK4]", "if true {", false},
 	{"DK4", "damage in the middle passes for a torn tail", "if holdsRecord(data[good:]) { // [DK4]", "if false {", true},
 }
@@ -6693,7 +6764,11 @@ func startProcesses(t testing.TB, n int) *processes {
 }
 
 func prepareProcesses(t testing.TB, n int) *processes {
-	p := &processes{t: t, binary: buildRaft(t), peers: freePeers(t, n), dir: t.TempDir(), running: map[int]*exec.Cmd{}}
+	var flags []string
+	if underRace() {
+		flags = append(flags, "-race") // the servers, too: no other test runs their loop
+	}
+	p := &processes{t: t, binary: buildRaft(t, flags...), peers: freePeers(t, n), dir: t.TempDir(), running: map[int]*exec.Cmd{}}
 	p.addresses, _ = parsePeers(p.peers)
 	t.Cleanup(func() {
 		for id := range p.running {
@@ -6712,7 +6787,7 @@ func (p *processes) startAll() {
 // start starts a server. It needs no waiting: whoever asks it asks again.
 func (p *processes) start(id int) {
 	cmd := exec.Command(p.binary, "-id", strconv.Itoa(id), "-peers", p.peers, "-dir", p.dir, "-watch", "0")
-	cmd.Stderr = os.Stderr // silent, unless it refuses to start
+	cmd.Stderr = new(bytes.Buffer) // silent, unless it refuses to start or has a data race
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
@@ -6721,9 +6796,13 @@ func (p *processes) start(id int) {
 
 // kill is kill -9.
 func (p *processes) kill(id int) {
-	p.running[id].Process.Kill()
-	p.running[id].Wait()
+	cmd := p.running[id]
+	cmd.Process.Kill()
+	cmd.Wait()
 	delete(p.running, id)
+	if said := cmd.Stderr.(*bytes.Buffer); said.Len() > 0 {
+		p.t.Errorf("S%d says:\n%s", id, said)
+	}
 }
 
 func (p *processes) signal(id int, name string) {
@@ -6771,6 +6850,19 @@ func TestKillEveryServer(t *testing.T) {
 	for id := 1; id <= 3; id++ {
 		mustAnswer(t, c, fmt.Sprintf("get before%d", id), strconv.Itoa(id))
 		mustAnswer(t, c, fmt.Sprintf("get without%d", id), strconv.Itoa(id))
+	}
+
+	// The longest datagrams: a server that was away gets three such commands, two of them in one
+	// AppendEntries, and a majority needs it then.
+	long := strings.Repeat("v", 32_000)
+	p.kill(3)
+	for _, key := range []string{"a", "b", "c"} {
+		mustAnswer(t, c, "set "+key+" "+key+long, "ok")
+	}
+	p.start(3)
+	p.kill(1)
+	for _, key := range []string{"a", "b", "c"} {
+		mustAnswer(t, c, "get "+key, key+long)
 	}
 }
 
@@ -7344,10 +7436,11 @@ func TestNotesHelp(t *testing.T) {
 }
 
 // buildRaft builds the binary once for a test.
-func buildRaft(t testing.TB) string {
+func buildRaft(t testing.TB, flags ...string) string {
 	t.Helper()
 	raft := filepath.Join(t.TempDir(), "raft")
-	if out, err := exec.Command("go", "build", "-o", raft, ".").CombinedOutput(); err != nil {
+	build := append(append([]string{"build"}, flags...), "-o", raft, ".")
+	if out, err := exec.Command("go", build...).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return raft

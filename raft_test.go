@@ -6825,7 +6825,7 @@ func (p *processes) console() *console {
 func mustAnswer(t testing.TB, c *console, line, want string) {
 	t.Helper()
 	if got := c.exec(line); got != want {
-		t.Fatalf("%s: got %q, want %q", line, got, want)
+		t.Fatalf("%s: got %q, want %q", clip(line, 200), clip(got, 200), clip(want, 200))
 	}
 }
 

@@ -181,12 +181,13 @@ type server struct {
 	seq      int           // number of the last AppendEntries sent, to whomever
 	progress map[int]*wire // for each other server
 
-	machine     machine           // the key-value store and its sessions (chapters 8 and 9)
-	waiting     map[string]waiter // chapter 9
-	held        []held            // chapter 9
-	heardLeader int               // chapter 9
-	reads       []read            // chapter 10
-	asked       int               // chapter 10
+	// For chapters 8 to 10.
+	machine     machine           // the key-value store and its sessions
+	waiting     map[string]waiter // leader: whom to answer, by client
+	held        []held            // requests that wait for a leader
+	heardLeader int               // tick of the last word from a leader
+	reads       []read            // leader: gets that wait
+	asked       int               // leader: seq before the last round of questions for them
 
 	voice      // narration (chapter 14)
 	laboratory // what experiments may change about the algorithm (chapter 16)
@@ -453,7 +454,7 @@ func (s *server) receive(m *Message) {
 		s.setTermAndVote(m.Term, none) // [All2]
 		s.becomeFollower(none)
 	}
-	switch { // [Fol1] for every role: the handlers check it
+	switch { // [Fol1] in every role; each handler looks at role and term itself
 	case m.RequestVote != nil:
 		s.onRequestVote(m.From, m.Term, m.RequestVote)
 	case m.RequestVoteReply != nil:
@@ -543,7 +544,8 @@ func (s *server) requestVotes() {
 }
 
 // repeatRequestVote asks again while the election runs (D8): a lost datagram should
-// not cost a whole election. A voter that has granted simply grants again.
+// not cost a whole election. A voter that has granted grants again, but only the first
+// time restarts its timer: a candidate that cannot hear must not keep it waiting.
 func (s *server) repeatRequestVote() {
 	if s.role == candidate && s.now >= s.askAgainDue {
 		s.requestVotes()
@@ -556,10 +558,8 @@ func (s *server) onRequestVote(from, term int, rv *requestVote) {
 		(s.votedFor == none || s.votedFor == rv.CandidateID) && // [RV2] one vote a term,
 		s.upToDate(rv.LastLogTerm, rv.LastLogIndex) // … and only for such a log
 	s.tellVote(from, term, rv, granted)
-	if granted {
-		if s.votedFor == none {
-			s.setTermAndVote(term, rv.CandidateID)
-		}
+	if granted && s.votedFor == none {
+		s.setTermAndVote(term, rv.CandidateID)
 		s.resetElectionTimer() // [Fol2]
 	}
 	s.send(from, Message{RequestVoteReply: &requestVoteReply{VoteGranted: granted}})
@@ -621,7 +621,7 @@ type wire struct {
 	heard   int      // highest seq that this follower has answered
 	repair  int      // seq of the last message sent before nextIndex was taken back
 	probing bool     // not heard from lately: one AppendEntries at a time, until it answers
-	at      int      // the tick of its last answer, for chapter 15
+	heardAt int      // the tick of its last answer, for chapter 15
 }
 
 // flight is one AppendEntries with entries, on its way.
@@ -630,8 +630,8 @@ type flight struct {
 	sent        int // tick
 }
 
-// maxFlights bounds what is on its way to one follower, so that the receive buffer
-// there holds it.
+// maxFlights bounds what is on its way to one follower, so that the receive buffer there
+// mostly holds it. What it does not hold is lost, and sent again.
 const maxFlights = 8
 
 // submit takes a client's request, with which replication begins.
@@ -804,8 +804,11 @@ func (s *server) conflictReply(index, seq int) appendEntriesReply {
 // of another reign's log. Only a success moves matchIndex, only to what the reply
 // itself confirms, and only upwards: replies overtake each other.
 func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
-	if s.role != leader || term != s.currentTerm || r.Seq > s.seq || r.MatchIndex > s.lastIndex() {
+	if s.role != leader || term != s.currentTerm {
 		return
+	}
+	if r.Seq > s.seq || r.MatchIndex > s.lastIndex() {
+		return // no honest answer: of what was never sent, or of more than there is
 	}
 	// A refusal of [AE1] has the term of now, but answers a message of an earlier reign,
 	// perhaps of ours before a crash: its number says nothing about this one.
@@ -814,7 +817,7 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 	}
 	w := s.progress[from]
 	w.heard = max(w.heard, r.Seq) // chapter 10 counts these
-	w.at, w.probing = s.now, false
+	w.heardAt, w.probing = s.now, false
 	if r.Success { // [Lead3a]
 		s.matchIndex[from] = max(s.matchIndex[from], r.MatchIndex)
 		s.nextIndex[from] = max(s.nextIndex[from], s.matchIndex[from]+1)
@@ -862,8 +865,9 @@ func (w *wire) landed(index int) {
 // and then its client hears of it.
 
 // advanceCommitIndex finds the N of Figure 2: the highest index that a majority
-// stores. The leader counts its own log: all of it is on the disk before the next Step,
-// and only that one can see an answer to what was just sent (D7).
+// stores. The leader counts its own log: all of it is on the disk before the next Step, the
+// first that can see an answer to what was just sent (D7). (A cluster of one commits at once,
+// but its client hears of it after the fsync, like all.)
 func (s *server) advanceCommitIndex() {
 	if s.role != leader {
 		return
@@ -951,8 +955,8 @@ const errNotLeader = "not the leader"
 // Bounds, in bytes. A command must fit into one AppendEntries and its answer into one
 // reply, both of them one datagram (D4).
 const (
-	maxDatagram   = 65_507 // what UDP over IPv4 carries
-	maxBatchBytes = maxDatagram - 512
+	maxDatagram   = 65_507            // what UDP over IPv4 carries
+	maxBatchBytes = maxDatagram - 512 // the rest is for what stands around the entries
 	maxKey        = 256
 	maxCommand    = 32 << 10
 	maxClient     = 64
@@ -1565,7 +1569,7 @@ func unsealLine(line []byte) []byte {
 }
 
 // replay reads what server id wrote: its persistent state, and how many bytes of data
-// are good. Bytes behind those are a torn tail [DK3]. The error names a line.
+// are good. Bytes behind those are blanks, or a torn tail [DK3]. The error names a line.
 func replay(data []byte, id int) (hard hardState, log []entry, good int, err error) {
 	log = make([]entry, 0, bytes.Count(data, []byte{'\n'})) // there may be a million
 	for line := 1; good < len(data); line++ {
@@ -1727,6 +1731,11 @@ func openDisk(dir string, id int) (d *disk, hard hardState, log []entry, note st
 		if torn := len(bytes.TrimRight(data[good:], " ")); torn > 0 {
 			note = fmt.Sprintf("%s ends in a torn write, %d bytes cut off", name, torn)
 		}
+		again, _ := os.ReadFile(name) // somebody may be writing into the blanks
+		if !bytes.Equal(again, data) {
+			err = fmt.Errorf("%s: %w", name, errTwoOwners)
+			return
+		}
 		if err = file.Truncate(int64(good)); err != nil {
 			return
 		}
@@ -1759,13 +1768,13 @@ func (d *disk) append(records []record) error {
 const (
 	smallFile = 64 << 10  // bytes; up to here a file never holds blanks
 	maxAhead  = 256 << 10 // bytes of blanks, at most
-	idleTicks = 100       // ticks without a write, until the blanks are given back
+	restTicks = 100       // ticks without a write, until the blanks are given back
 )
 
 // flush writes buf behind the last record, and returns when it is on the disk.
 func (d *disk) flush() error {
 	at, end := d.end, d.end+int64(len(d.buf))
-	if end > d.size && end > smallFile {
+	if end > d.size && end > smallFile && d.idle < restTicks {
 		d.buf = append(d.buf, bytes.Repeat([]byte{' '}, int(min(end/8, maxAhead)))...)
 	}
 	if err := d.checkLength(); err != nil {
@@ -1784,15 +1793,18 @@ func (d *disk) flush() error {
 func (d *disk) checkLength() error {
 	info, err := d.file.Stat()
 	if err == nil && info.Size() != d.size {
-		err = errors.New("somebody else has changed it; is this folder another cluster's, too?")
+		err = errTwoOwners
 	}
 	return err
 }
 
+var errTwoOwners = errors.New("somebody else writes to this file; " +
+	"is its folder another cluster's, too?")
+
 // tick gives the blanks back when nothing was written for a while, so that a file at rest
 // is plain text for cat and tail. That may fail; blanks do no harm.
 func (d *disk) tick() {
-	if d.idle++; d.idle != idleTicks || d.size == d.end || d.checkLength() != nil {
+	if d.idle++; d.idle != restTicks || d.size == d.end || d.checkLength() != nil {
 		return
 	}
 	if d.file.Truncate(d.end) == nil {
@@ -1810,7 +1822,10 @@ func makeDir(dir string) error {
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return syncDir(above)
+	if synced := syncDir(above); err == nil || !errors.Is(synced, os.ErrPermission) {
+		return synced
+	}
+	return nil // it was there, in a folder that is not ours to open
 }
 
 // syncDir makes the names in a folder durable. Windows cannot, and need not.
@@ -1910,8 +1925,9 @@ func jsonSize(s string) int {
 
 // plain counts the bytes at the start of s that stand in JSON, and on a screen, as they are:
 // printable ASCII but for the quote and the backslash. Values may be long, and this looks at
-// every byte several times on its way, so it takes eight at once: in each line of the
-// condition, a byte that is not plain sets the highest bit of a byte.
+// every byte several times on its way, so it takes eight at once: each line of the condition
+// sets the highest bit of the bytes that are what its remark says (and by a carry perhaps of
+// the next one, where that changes nothing any more).
 func plain(s string) (n int) {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	for ; n+8 <= len(s); n += 8 {
@@ -2338,7 +2354,9 @@ func inRange(m *Message) bool {
 // One goroutine owns the server and everything around it, so there is no lock around
 // either. Two readers, of datagrams and of console lines, only put inputs into its channel.
 // The loop takes what is already waiting, steps it all, and performs once: many commands
-// share one fsync.
+// share one fsync. A write that finds others on their way waits for them, and is stepped
+// after the rest (stepGathered). In between, the loop sleeps until something arrives or is
+// due (clock).
 
 // shell is a running server: the algorithm, and the machine around it.
 type shell struct {
@@ -2350,7 +2368,7 @@ type shell struct {
 	inputs    chan any               // input, *consoleLine or dropped
 	clock     clock
 	alarm     *time.Timer      // rings when the clock's sleep is over
-	queue     []input          // writes that wait for those before them,
+	gathered  []input          // writes that wait for those before them,
 	late      <-chan time.Time // … but not longer than this
 	screen    *screen
 	dropped   drops
@@ -2360,7 +2378,7 @@ type shell struct {
 	buf       []byte
 }
 
-// maxWaiting bounds the inputs taken at once, so that answers do not wait for ever.
+// maxWaiting bounds the inputs that are stepped at once, so that answers do not wait for ever.
 const maxWaiting = 4096
 
 // run is the life of a server. A tick in which something is due is acted on after the datagrams
@@ -2378,7 +2396,7 @@ func (sh *shell) run() {
 		if sh.server.behind() && !sh.faults.crashed {
 			work = always // there are entries to apply meanwhile
 		}
-		sh.alarm.Reset(sh.clock.set(time.Now(), sh.idleTicks()))
+		sh.alarm.Reset(sh.clock.set(time.Now(), sh.sleepTicks())) // until something is due
 		select {
 		case first = <-sh.inputs:
 		case <-sh.alarm.C:
@@ -2399,7 +2417,8 @@ func (sh *shell) run() {
 			inputs = sh.tick(inputs)
 		}
 		sh.step(inputs...)
-		sh.stepQueued(late)
+		sh.stepGathered(late)
+		sh.reportDrops()
 	}
 }
 
@@ -2421,7 +2440,7 @@ func (sh *shell) takeWaiting(inputs []input) []input {
 func (sh *shell) take(inputs []input, in any) []input {
 	switch in := in.(type) {
 	case *consoleLine:
-		sh.step(inputs...) // first what came first, except for the queue
+		sh.step(inputs...) // what came before; only writes that gather are overtaken
 		in.answer(sh, sh.execute(in.Line))
 		return inputs[:0]
 	case dropped:
@@ -2431,12 +2450,12 @@ func (sh *shell) take(inputs []input, in any) []input {
 		if sh.keepsOut(in) {
 			return inputs
 		}
-	case *request:
+	case *request: // a write waits while others are on their way
 		if sh.server.uncommitted() > 0 && !in.isRead() && !sh.faults.crashed {
-			if len(sh.queue) == 0 {
+			if len(sh.gathered) == 0 {
 				sh.late = time.After(gatherFor)
 			}
-			sh.queue = append(sh.queue, in)
+			sh.gathered = append(sh.gathered, in)
 			return inputs
 		}
 	}
@@ -2444,28 +2463,27 @@ func (sh *shell) take(inputs []input, in any) []input {
 }
 
 func (sh *shell) tick(inputs []input) []input {
-	sh.faults.clock++
+	sh.faults.ticks++
 	sh.disk.tick()
 	sh.sendDelayed()
-	sh.reportDrops()
 	if sh.faults.frozen {
 		return inputs
 	}
 	return append(inputs, tick{})
 }
 
-// stepQueued lets the writes in that wait for those before them. While a batch is on its way,
-// the next one gathers here, to share one fsync. It need not become larger than the first, or
-// the disks would be idle before it; and it waits for gatherFor at most, because something may
-// have been lost.
-func (sh *shell) stepQueued(late bool) {
-	if len(sh.queue) > 0 && (late || len(sh.queue) >= sh.server.uncommitted()) {
-		sh.step(sh.queue...)
-		clear(sh.queue)
-		sh.queue, sh.late = sh.queue[:0], nil
+// stepGathered lets the writes in that wait for those before them. While a batch is on its way,
+// the next one gathers here, to share one fsync. It goes when it is as large as what is on its
+// way: to wait longer would leave the disks idle. If something was lost, it goes after gatherFor.
+func (sh *shell) stepGathered(late bool) {
+	if len(sh.gathered) > 0 && (late || len(sh.gathered) >= sh.server.uncommitted()) {
+		sh.step(sh.gathered...)
+		clear(sh.gathered)
+		sh.gathered, sh.late = sh.gathered[:0], nil
 	}
 }
 
+// gatherFor is no number of ticks: in slow motion nobody should wait for minutes.
 const gatherFor = 10 * time.Millisecond
 
 // uncommitted counts the entries that a leader has on their way to a majority.
@@ -2549,11 +2567,13 @@ type clock struct {
 	sleep  int           // how many ticks the loop wants to sleep
 }
 
-// maxSleep bounds that. Followers are woken by heartbeats before.
+// maxSleep bounds that: a stop shorter than a sleep counts as sleep, and must not look like an
+// election timeout. Followers are woken by heartbeats before.
 const maxSleep = 2 * heartbeatTicks
 
-// set tells how long the sleep is. While a server was busy, one tick has passed at most: what
-// it might have missed by then waits in its queue.
+// set begins a sleep of so many ticks, and tells how long that is from now. However long the
+// loop was busy before, it counts as one tick at most: the heartbeats that came meanwhile
+// still wait to be read.
 func (c *clock) set(now time.Time, sleep int) time.Duration {
 	c.sleep = sleep
 	if now.Sub(c.start) > c.length {
@@ -2563,20 +2583,21 @@ func (c *clock) set(now time.Time, sleep int) time.Duration {
 }
 
 // passed counts the ticks since then: those in which nothing was due, and whether the last
-// one has come, in which something may be. Whoever overslept was stopped; then only one tick
-// has passed, so that nothing happens before what arrived meanwhile is read.
+// one has come, in which something may be. Whoever overslept was late, or was stopped, and has
+// not read yet what arrived meanwhile: the tick in which something is due is still to come,
+// unless it is the only one.
 func (c *clock) passed(now time.Time) (quiet int, ticked bool) {
 	n := int(now.Sub(c.start) / c.length)
 	if n > c.sleep {
 		c.start = now
-		return 0, true
+		return max(0, c.sleep-2), true
 	}
 	c.start = c.start.Add(time.Duration(n) * c.length)
 	return min(n, c.sleep-1), n == c.sleep
 }
 
-// idleTicks is how many ticks may pass until something is due, if nothing arrives.
-func (sh *shell) idleTicks() int {
+// sleepTicks is how many ticks may pass until something is due, if nothing arrives.
+func (sh *shell) sleepTicks() int {
 	f := &sh.faults
 	switch {
 	case len(f.delayed) > 0 || sh.dropped.fresh > 0:
@@ -2619,7 +2640,7 @@ type drops struct {
 	all   int
 	fresh int // since the last report
 	last  dropped
-	due   int // when to report next, in ticks
+	told  time.Time // when they were reported
 }
 
 func (d *drops) add(in dropped) {
@@ -2630,11 +2651,11 @@ func (d *drops) add(in dropped) {
 
 func (sh *shell) reportDrops() {
 	d := &sh.dropped
-	if d.fresh == 0 || sh.faults.clock < d.due {
+	if d.fresh == 0 || time.Since(d.told) < time.Second {
 		return
 	}
 	sh.tellFault(1, "", fmt.Sprintf("dropped %d: %s, from %v", d.fresh, d.last.why, d.last.from))
-	d.fresh, d.due = 0, sh.faults.clock+100
+	d.fresh, d.told = 0, time.Now()
 }
 
 // fatal ends the process with one line: the third kind of errors.
@@ -3396,7 +3417,7 @@ func (sh *shell) peersText([]string) string {
 	for _, p := range s.peers {
 		last := "no reply yet"
 		if w := s.progress[p]; w.heard > 0 {
-			last = fmt.Sprintf("last reply %d ticks ago", s.now-w.at)
+			last = fmt.Sprintf("last reply %d ticks ago", s.now-w.heardAt)
 		}
 		lines = append(lines, fmt.Sprintf("S%d next %d, match %d, %s",
 			p, s.nextIndex[p], s.matchIndex[p], last))
@@ -4197,7 +4218,7 @@ func (c *console) onProcesses(do func(cl *cluster, id int) error, list string) s
 
 // faults are what an experiment does to this server's clock and wires, on purpose.
 type faults struct {
-	clock   int  // ticks since the start; unlike the server's clock it cannot be frozen
+	ticks   int  // since the start; unlike the server's clock they cannot be frozen
 	frozen  bool // the server's clock stands still
 	crashed bool // deaf, and all but the file is forgotten
 	holding bool // messages that arrive wait in held
@@ -4263,7 +4284,7 @@ func (sh *shell) copies(m *Message) int {
 		return n
 	}
 	for range n {
-		due := f.clock + f.delay + rand.IntN(f.more+1)
+		due := f.ticks + f.delay + rand.IntN(f.more+1)
 		f.delayed = append(f.delayed, delayed{due, m.To, bytes.Clone(sh.buf)})
 	}
 	return 0
@@ -4271,10 +4292,10 @@ func (sh *shell) copies(m *Message) int {
 
 func (sh *shell) sendDelayed() {
 	sh.faults.delayed = slices.DeleteFunc(sh.faults.delayed, func(d delayed) bool {
-		if d.due <= sh.faults.clock {
+		if d.due <= sh.faults.ticks {
 			sh.conn.WriteToUDPAddrPort(d.data, sh.addresses[d.to])
 		}
-		return d.due <= sh.faults.clock
+		return d.due <= sh.faults.ticks
 	})
 }
 
@@ -4492,7 +4513,7 @@ func (sh *shell) setDelay(args []string) string {
 func (sh *shell) crash([]string) string {
 	sh.tellFault(1, "", "crash: all but the file is forgotten")
 	sh.faults.crashed = true
-	sh.faults.held, sh.queue, sh.late = nil, nil, nil
+	sh.faults.held, sh.gathered, sh.late = nil, nil, nil
 	return "ok"
 }
 
@@ -4741,7 +4762,8 @@ const windowsInUse = syscall.Errno(10048)
 // runServer is one server and its console.
 func runServer(o options) {
 	address := o.addresses[o.id]
-	// Before the file: one port, one owner.
+	// Before the file: one port, one owner. (Of the file, too, where the folder is not shared by
+	// clusters on different ports: checkLength.)
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
 	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, windowsInUse) {
 		fatal("%v is in use; is server %d already running?", address, o.id)

@@ -542,7 +542,7 @@ func TestElectionTimer(t *testing.T) {
 		{"… not of a former leader", inTerm4(), sendAE(3, 2, 1, nil, 0), false},
 		{"… of a new one", inTerm4(), sendAE(5, 2, 1, nil, 0), true},
 		{"a vote granted", inTerm4(), askVote(4, 2, 1), true},
-		{"… and granted again", followerOf(3, hardState{4, 2}), askVote(4, 0, 0), true},
+		{"… not granted again: who asks so often may be deaf", followerOf(3, hardState{4, 2}), askVote(4, 0, 0), false},
 		{"… not refused, for the log", inTerm4(), askVote(4, 1, 1), false},
 		{"… not refused, for another's vote", votedForS3(), askVote(4, 2, 1), false},
 		{"… not refused, for an old term", inTerm4(), askVote(3, 2, 1), false},
@@ -2013,7 +2013,7 @@ func TestGrowAhead(t *testing.T) {
 	ends("after a start", false)
 
 	write()
-	for range idleTicks - 1 {
+	for range restTicks - 1 {
 		d.tick()
 	}
 	ends("soon after a write", true)
@@ -2527,8 +2527,11 @@ func TestClock(t *testing.T) {
 		{"a little late", 80, 3, 30, 119, 3, true},
 		{"busy for eight ticks: one of them counts", 199, 1, 0, 199, 1, true},
 		{"… also when it sleeps then", 290, 5, 40, 300, 2, false},
-		{"stopped for long: one tick, not a burst", 300, 5, 50, 9_000, 1, true},
-		{"a stop that fits into the sleep cannot be told from it", 9_000, 10, 100, 9_090, 9, false},
+		{"late by a tick: the last one is still to come", 300, 5, 50, 360, 4, true},
+		{"… and comes", 360, 1, 10, 370, 1, true},
+		{"stopped for long: no burst, and the last one is still to come", 370, 5, 50, 9_000, 4, true},
+		{"late for the next tick: that one has come", 9_000, 1, 10, 9_030, 1, true},
+		{"a stop that fits into the sleep cannot be told from it", 9_030, 10, 100, 9_120, 9, false},
 	} {
 		wait := c.set(at(row.set), row.sleep)
 		quiet, ticked := c.passed(at(row.woken))
@@ -6130,6 +6133,22 @@ func TestCourse(t *testing.T) {
 		}},
 		{"ReliableChurn", 5, (*course).churn},
 		{"UnreliableChurn", 5, func(c *course) { c.unreliable(); c.churn() }},
+		{"DeafServer", 3, func(c *course) { // it asks for votes all the time (D8), and never hears that it got them
+			c.agree(3)
+			deaf := c.others(c.leader())[0]
+			for _, id := range c.others(deaf) {
+				c.cut[id][deaf] = true
+			}
+			c.run(100)
+			for end := c.now + 40*oneTimeout; c.applied("d") < 2; c.run(5) {
+				if id := c.leading(); id != none {
+					c.ask(id, "d", "set x 1")
+				}
+				if c.now > end {
+					c.fail("a server that hears nothing keeps the others from electing a leader")
+				}
+			}
+		}},
 		{"LeaderPartition", 3, func(c *course) { // a hundred commands at a leader that is alone
 			c.agree(3)
 			alone := c.leader()
@@ -6573,6 +6592,7 @@ var edits = []struct {
 	{"All2", "stepping down within a term forgets the vote", "\ts.role = follower\n\ts.leaderID = leaderID", "\tif s.role != follower && s.votedFor != none {\n\t\ts.votedFor = none\n\t\ts.out.Persist = append(s.out.Persist, record{hard: &hardState{s.currentTerm, none}})\n\t}\n\ts.role = follower\n\ts.leaderID = leaderID", false},
 	{"Fol2", "a refused vote restarts the timer", "\ts.tellVote(from, term, rv, granted)", "\ts.resetElectionTimer()\n\ts.tellVote(from, term, rv, granted)", true},
 	{"Fol2", "a granted vote does not restart the timer", "\t\ts.resetElectionTimer() // [Fol2]\n", "", true},
+	{"Fol2", "a vote that is granted again restarts the timer", "\ts.tellVote(from, term, rv, granted)", "\tif granted {\n\t\ts.resetElectionTimer()\n\t}\n\ts.tellVote(from, term, rv, granted)", true},
 	{"Fol2", "word from the leader does not restart the timer", "\ts.becomeFollower(leaderID) // [Cand3]\n\ts.resetElectionTimer()", "\ts.becomeFollower(leaderID)", true},
 	{"Fol2", "all election timeouts are equal", "electionTicksMin + s.rand.IntN(electionTicksMax-electionTicksMin+1)", "electionTicksMin + s.rand.IntN(1)", true},
 	{"Cand1", "a candidate keeps the votes of its last election", "s.votes = map[int]bool{s.id: true}", "if s.votes == nil {\n\t\ts.votes = map[int]bool{}\n\t}\n\ts.votes[s.id] = true", false},
@@ -6642,7 +6662,8 @@ var edits = []struct {
 	{"Lead1", "a leader sleeps through a heartbeat", "if due = min(due, w.due); len(w.flying) > 0 {", "if len(w.flying) > 0 {", false},
 	{"D6", "a leader sleeps while it should send again", "due = min(due, w.flying[0].sent+heartbeatTicks)", "due = min(due, w.due)", false},
 	{"D8", "a candidate sleeps while it should ask again", "due = min(due, s.askAgainDue)", "due = min(due, s.electionDue)", false},
-	{"Fol2", "a process that was stopped sees a burst of ticks", "\t\tc.start = now\n\t\treturn 0, true\n", "\t\tc.start = now\n\t\treturn n, true\n", true},
+	{"Fol2", "a process that was stopped sees a burst of ticks", "return max(0, c.sleep-2), true", "return n, true", true},
+	{"Fol2", "a process that was stopped acts before it reads", "return max(0, c.sleep-2), true", "return c.sleep-1, true", true},
 
 	// The disk.
 	{"DK2", "an entry is recorded at the next place", "record{index: s.lastIndex() + 1, entry: e}", "record{index: s.lastIndex() + 2, entry: e}", false},

@@ -2610,6 +2610,12 @@ func FuzzConsoleLine(f *testing.F) {
 		"@2,3 log 1", "set \xff 1", "cas k \x01 " + strings.Repeat("\u0080", 200), `"a"b`, `set "" ""`} {
 		f.Add(seed)
 	}
+	for _, c := range commands() {
+		for _, args := range []string{"", " 1", " all", " 2 append", " \"\" -1 99999999999999999999", " on; " + c.name + " \xff\x01 é", " {\"to\":2}"} {
+			f.Add(c.name + args)
+		}
+	}
+	sh := shellInTemp(f)
 	f.Fuzz(func(t *testing.T, line string) {
 		commands, err := splitCommands(line)
 		if err != nil && len(commands) > 0 {
@@ -2627,8 +2633,27 @@ func FuzzConsoleLine(f *testing.F) {
 		s := leaderOf(1, 2)
 		for _, command := range append(commands, line) {
 			typed(t, s, command)
+			if answer := sh.execute(command); answer == "" || !utf8.ValidString(answer) {
+				t.Fatalf("%q: the answer is %q", command, answer)
+			}
 		}
 	})
+}
+
+// shellInTemp is server 1 of three with everything but its loop; the others' addresses are its own.
+func shellInTemp(t testing.TB) *shell {
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	dir, self := t.TempDir(), conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	disk, _, _, _, err := openDisk(dir, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &shell{server: followerOf(3, hardState{}), dir: dir, disk: disk, conn: conn, screen: newScreen(false),
+		addresses: map[int]netip.AddrPort{1: self, 2: self, 3: self}}
 }
 
 // FuzzReplay: no file stops the reader, and what it says is good is good for ever. The second

@@ -1798,8 +1798,8 @@ func (d *disk) checkLength() error {
 	return err
 }
 
-var errTwoOwners = errors.New("somebody else writes to this file; " +
-	"is its folder another cluster's, too?")
+var errTwoOwners = errors.New("somebody else writes to it, " +
+	"perhaps another cluster with the same folder")
 
 // tick gives the blanks back when nothing was written for a while, so that a file at rest
 // is plain text for cat and tail. That may fail; blanks do no harm.
@@ -2513,7 +2513,7 @@ func (sh *shell) perform(out Output) {
 	err := sh.disk.append(out.Persist) // [Persist]
 	if err != nil {                    // [DK5]
 		sh.fatal("%s: %v; nothing was answered since. "+
-			"Look after the disk, then start this server again", sh.disk.file.Name(), err)
+			"See to the disk and the folder, then start this server again", sh.disk.file.Name(), err)
 	}
 	for i := range out.Send {
 		sh.send(&out.Send[i])

@@ -7144,6 +7144,44 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+// TestOwnAnswer: the console takes the answer to its own question, and no other that arrives
+// before it.
+func TestOwnAnswer(t *testing.T) {
+	server, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		buf := make([]byte, maxDatagram)
+		for {
+			n, from, err := server.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			q := readRequest(string(buf[:n]))
+			if q == nil {
+				continue
+			}
+			for _, r := range []reply{
+				{client: q.Client, serial: q.Serial - 1, answer: answer{result: "of an older question"}},
+				{client: q.Client + "x", serial: q.Serial, answer: answer{result: "of another client"}},
+				{client: q.Client, serial: q.Serial, answer: answer{result: "its own"}},
+			} {
+				server.WriteToUDPAddrPort(appendReply(nil, &r, ""), from)
+			}
+		}
+	}()
+	c, err := newConsole(map[int]netip.AddrPort{1: server.LocalAddr().(*net.UDPAddr).AddrPort()}, 10*time.Millisecond, newScreen(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.conn.Close()
+	for _, line := range []string{"get x", "set x 1", "set x 2", "get x"} {
+		mustAnswer(t, c, line, "its own")
+	}
+}
+
 // ---- Benchmarks -----------------------------------------------------------------------
 //
 //	go test -run - -bench . -benchtime 3s

@@ -2057,6 +2057,18 @@ func TestFailingDisk(t *testing.T) {
 	expect(t, "the first to write goes on", first.append(some), nil)
 	expect(t, "the other one stops", answersLike(fmt.Sprint(second.append(some)), "somebody else…"), true)
 	expect(t, "… and has changed nothing", first.append(some), nil)
+
+	// Or it begins to write between a start's reading and cutting.
+	file := first.file
+	at, _ := file.Seek(0, io.SeekEnd)
+	for _, row := range []struct {
+		tail, then string
+		same       bool
+	}{{"    ", "    ", true}, {"    ", "{}  ", false}, {"    ", "     ", false}, {"    ", "   ", false}} {
+		file.Truncate(at)
+		file.WriteAt([]byte(row.then), at)
+		expect(t, fmt.Sprintf("%q is now %q", row.tail, row.then), endsIn(file, int(at), []byte(row.tail)), row.same)
+	}
 }
 
 // TestFailStop: a server whose disk fails says nothing more. What it may still send are the
@@ -2457,6 +2469,35 @@ func TestLargestDatagrams(t *testing.T) {
 			}
 			index += len(entries)
 		}
+	}
+}
+
+// TestLongAnswers: an answer of the console that is too long for a datagram is cut, whatever it
+// grows to in JSON.
+func TestLongAnswers(t *testing.T) {
+	sh := shellInTemp(t)
+	line := &consoleLine{ID: 7, from: sh.addresses[1]}
+	for _, row := range []struct {
+		text string
+		cut  bool
+	}{
+		{"short", false},
+		{strings.Repeat("v", maxBatchBytes-2), false},
+		{strings.Repeat("v", maxBatchBytes-1), true},
+		{strings.Repeat("\x01", 12_000), true},
+		{strings.Repeat("\x01", 60_000), true},
+		{strings.Repeat("é", 60_000), true},
+	} {
+		line.answer(sh, row.text)
+		sh.conn.SetReadDeadline(time.Now().Add(time.Second))
+		buf := make([]byte, maxDatagram)
+		n, err := sh.conn.Read(buf)
+		var d datagram
+		if err = errors.Join(err, json.Unmarshal(buf[:n], &d)); err != nil {
+			t.Fatalf("%d bytes: %v", len(row.text), err)
+		}
+		text, cut := strings.CutSuffix(d.ConsoleReply.Text, " ... (cut)")
+		expect(t, fmt.Sprint(len(row.text), " bytes"), words(cut, strings.HasPrefix(row.text, text)), words(row.cut, true))
 	}
 }
 

@@ -1,18 +1,16 @@
 // Raft, all of Figure 2, in one file: servers that elect a leader, keep a replicated log and serve
 // a key-value store from it, over UDP, with files that survive kill -9.
 //
-// Put Figure 2 of the Raft paper (Ongaro and Ousterhout, "In Search of an Understandable Consensus
-// Algorithm", extended version) beside this file and read on. To see it run:
-//
-//	go run .       three servers and a console in this terminal; then type:
-//	set x 1        … and get x, kill 1, get x, start 1, logs, help
+// Put Figure 2 of the Raft paper (Ongaro and Ousterhout, extended version) beside this file and read
+// on. To see it run, type go run . and then set x 1, get x, kill 1, get x, start 1, logs, help.
 //
 // Part I is Figure 2 with the reasons: inputs go into Step and effects come out of it, without any
 // socket, file, goroutine or clock. Part II adds clients, Part III the machine around the algorithm.
 // Parts I and II are the first half of an evening. Part IV, the laboratory, can be skipped without
 // loss, and so can every call of tell and count: they narrate and change nothing.
 //
-//	I    1 State · 2 Messages · 3 The log · 4 Step · 5 Elections · 6 Replication · 7 Commit and apply
+//	I    1 State · 2 Messages · 3 The log · 4 Step · 5 Elections · 6 Replication
+//	     7 Commit and apply
 //	II   8 The state machine · 9 Exactly once · 10 Linearizable reads
 //	III  11 Disk · 12 Network · 13 The loop
 //	IV   14 Narration and the terminal · 15 Console · 16 Experiments · 17 Cluster and main
@@ -71,10 +69,6 @@
 //	D6  a leader sends AppendEntries before its own fsync (thesis 10.2.1)
 //	D7  the standing rules run once per batch of inputs
 //	D8  nobody disturbs the others without a majority [CQ1] [CQ2]
-//
-// There are three kinds of errors. Expected ones (a datagram that is lost, late, doubled or
-// malformed) are dropped or answered, and the protocol repeats itself. The operator's are answered
-// with one line, and nothing changes. Fatal ones stop the process with one line.
 package main
 
 import (
@@ -114,7 +108,7 @@ import (
 //
 // The first box of Figure 2, in its order and with its names, then what we need besides. At the end
 // stand the only two functions that change currentTerm, votedFor and log. Each one emits the record
-// for the disk in the same place, so that nobody can forget to persist.
+// for the disk (chapter 11) in the same place, so that nobody can forget to persist.
 
 // none is the paper's null; servers are numbered from 1.
 const none = 0
@@ -137,12 +131,16 @@ type entry struct {
 	Command string
 }
 
-// server is one Raft server. All of its life is calls of Step.
-type server struct {
-	// Persistent state on all servers.
+// persistent is the persistent state on all servers, which a restarted server finds on its disk.
+type persistent struct {
 	currentTerm int      // latest term this server has seen; never falls
 	votedFor    int      // candidate that received its vote in currentTerm, or none
 	log         []*entry // log[0] is a sentinel of term 0, so the first index is 1
+}
+
+// server is one Raft server. All of its life is calls of Step.
+type server struct {
+	persistent
 
 	// Volatile state on all servers.
 	commitIndex int // highest index known to be committed; never falls
@@ -166,13 +164,8 @@ type server struct {
 	progress map[int]*progress // leader: what is on its way to each follower (chapter 6)
 	seq      int               // leader: number of the last AppendEntries, to whomever it went
 
-	machine  machine           // the key-value store (chapter 8)
-	waiting  map[string]waiter // leader: writes to be answered, by client (chapter 9)
-	reads    []read            // leader: reads to be answered (chapter 10)
-	roundDue bool              // leader: a round of AppendEntries must go out for them
-	roundSeq int               // leader: seq when the last round began
-
-	noopOff bool // an experiment without D3 (chapter 16)
+	clients      // Part II
+	noopOff bool // an experiment without D3
 	voice        // narration (chapter 14)
 	out     Output
 }
@@ -185,31 +178,21 @@ const (
 	electionTicksMax = 30
 )
 
-// persistent is what a restarted server finds on its disk.
-type persistent struct {
-	currentTerm int
-	votedFor    int
-	log         []*entry // with the sentinel
-}
-
 // newServer makes a follower. Its volatile state begins at zero: it does not know what is committed
 // until a leader tells it.
 func newServer(id int, peers []int, disk persistent, r *rand.Rand) *server {
-	s := &server{
-		id: id, peers: peers, rand: r,
-		currentTerm: disk.currentTerm, votedFor: disk.votedFor, log: disk.log,
-		machine: newMachine(),
-		voice:   voice{fired: map[string]int{}},
-	}
+	s := &server{id: id, peers: peers, persistent: disk, rand: r,
+		clients: clients{machine: newMachine()}, voice: voice{fired: map[string]int{}}}
 	s.resetElectionTimer()
 	return s
 }
 
 // setTermAndVote is the only function that changes currentTerm and votedFor. They are one record: a
-// crash between two would leave a vote that belongs to another term.
+// crash between two would leave a vote that belongs to another term. must stops the process when the
+// impossible has happened, before the damage spreads. Each use names the invariant.
 func (s *server) setTermAndVote(term, votedFor int) {
-	must(term > s.currentTerm || term == s.currentTerm && s.votedFor == none,
-		"terms never fall, and there is one vote per term")
+	newVote := term == s.currentTerm && s.votedFor == none
+	must(term > s.currentTerm || newVote, "terms never fall, and there is one vote per term")
 	s.currentTerm, s.votedFor = term, votedFor
 	s.out.Persist = append(s.out.Persist, record{term: term, votedFor: votedFor}) // [Persist]
 	s.count("Persist")
@@ -218,9 +201,8 @@ func (s *server) setTermAndVote(term, votedFor int) {
 // store is the only function that changes the log: the entries take the places from index on, and
 // whatever stood there or behind is gone. The disk needs no record of the cut [DK2].
 func (s *server) store(index int, entries ...*entry) {
-	must(index > s.commitIndex, "a committed entry is never replaced (State Machine Safety)")
-	must(index > s.lastIndex() || s.role != leader,
-		"a leader never replaces its own entries (Leader Append-Only)")
+	must(index > s.commitIndex, "no committed entry is replaced (State Machine Safety)")
+	must(index > s.lastIndex() || s.role != leader, "no leader cuts its log (Leader Append-Only)")
 	must(index <= s.lastIndex()+1, "a log has no gaps")
 	s.log = s.log[:index]
 	for _, e := range entries {
@@ -229,24 +211,6 @@ func (s *server) store(index int, entries ...*entry) {
 	}
 	s.count("Persist")
 }
-
-// record is one change of persistent state: an entry at an index, or a term with its vote.
-type record struct {
-	index int
-	entry *entry // nil: the record is of term and votedFor
-
-	term, votedFor int
-}
-
-// must stops the process when the impossible has happened, before the damage spreads. Each use
-// names the invariant, after Figure 3 where it can.
-func must(holds bool, invariant string) {
-	if !holds {
-		panic(brokenInvariant(invariant))
-	}
-}
-
-type brokenInvariant string
 
 // ---- 2. Messages --------------------------------------------------------------------------------
 //
@@ -281,7 +245,7 @@ type appendEntries struct {
 	LeaderID     int      `json:"leaderId"`     // so that followers can redirect clients
 	PrevLogIndex int      `json:"prevLogIndex"` // index of the entry right before the new ones
 	PrevLogTerm  int      `json:"prevLogTerm"`  // and its term
-	Entries      []*entry `json:"entries"`      // none in a heartbeat
+	Entries      []*entry `json:"entries"`      // none in a heartbeat; each is text (chapter 8)
 	LeaderCommit int      `json:"leaderCommit"` // the leader's commitIndex
 	Seq          int      `json:"seq"`          // number of this message within the reign (D1)
 }
@@ -298,55 +262,6 @@ type appendEntriesReply struct {
 	PrevLogIndex  int `json:"prevLogIndex,omitempty"`
 	ConflictTerm  int `json:"conflictTerm,omitempty"`  // term of our entry there; 0: we have none
 	ConflictIndex int `json:"conflictIndex,omitempty"` // our first index of that term, or our end
-}
-
-// MarshalText writes an entry as it stands on the disk, on the wire and on the screen: "5" or
-// "5 c7 3 set x 1", which is term, client, serial and command.
-func (e *entry) MarshalText() ([]byte, error) {
-	text := strconv.AppendInt(nil, int64(e.Term), 10)
-	if e.Client != "" {
-		text = fmt.Appendf(text, " %s %d %s", e.Client, e.Serial, e.Command)
-	}
-	return text, nil
-}
-
-// UnmarshalText takes exactly what MarshalText writes for an entry that a leader could have made, so
-// a command in a log can always be executed.
-func (e *entry) UnmarshalText(text []byte) error {
-	words := strings.SplitN(string(text), " ", 4)
-	term, err := parseNumber(words[0], 1, maxNumber)
-	*e = entry{Term: term}
-	if len(words) == 1 || err != nil {
-		return err
-	}
-	if len(words) < 4 || !validClient(words[1]) {
-		return fmt.Errorf("%.40q is not an entry", text)
-	}
-	serial, err := parseNumber(words[2], 1, math.MaxInt)
-	if err != nil {
-		return err
-	}
-	if op, err := parse(words[3]); err != nil || op.verb == "get" { // chapter 8
-		return fmt.Errorf("%.40q holds no command that a log can hold", text)
-	}
-	e.Client, e.Serial, e.Command = words[1], serial, words[3]
-	return nil
-}
-
-// size is the number of bytes that an entry takes in a message: its text, of which JSON escapes
-// quotes and backslashes, with quotes around it and a comma.
-func (e *entry) size() int {
-	text, _ := e.MarshalText()
-	return len(text) + 3 + bytes.Count(text, []byte{'"'}) + bytes.Count(text, []byte{'\\'})
-}
-
-// parseNumber reads a number as strconv.Itoa writes it: no sign, no leading zero.
-func parseNumber(word string, low, high int) (int, error) {
-	n, err := strconv.Atoi(word)
-	if err != nil || n < low || n > high || strconv.Itoa(n) != word {
-		return 0, fmt.Errorf("%s is not a number from %d to %d", quote(word), low, high)
-	}
-	return n, nil
 }
 
 // ---- 3. The log ---------------------------------------------------------------------------------
@@ -367,10 +282,7 @@ func (s *server) matches(index, term int) bool {
 // upToDate compares a candidate's last entry with ours (§5.4.1): the later term wins, and of equal
 // terms the longer log.
 func (s *server) upToDate(lastLogTerm, lastLogIndex int) bool {
-	if lastLogTerm != s.lastTerm() {
-		return lastLogTerm > s.lastTerm()
-	}
-	return lastLogIndex >= s.lastIndex()
+	return lastLogTerm > s.lastTerm() || lastLogTerm == s.lastTerm() && lastLogIndex >= s.lastIndex()
 }
 
 // firstIndexOf returns the first index whose term is at least term, or lastIndex+1. Terms never fall
@@ -506,12 +418,8 @@ func (s *server) electionTimeout() {
 		s.requestVotes()
 		return
 	}
-	if s.role == follower { // [Fol2]
-		s.tell(1, "Fol2", "election timeout, leader %s", name(s.leaderID))
-	} else { // [Cand4]
-		s.tell(1, "Cand4", "election timeout, nobody won t%d", s.currentTerm)
-	}
-	s.becomeCandidate()
+	s.tell(1, [...]string{"Fol2", "Cand4"}[s.role], "election timeout, leader %s", name(s.leaderID))
+	s.becomeCandidate() // [Fol2] [Cand4]
 }
 
 // resetElectionTimer draws a new timeout. Only three events restart a running one: a message from
@@ -528,14 +436,12 @@ func (s *server) becomeFollower() {
 		s.resetElectionTimer()
 		s.waiting, s.reads = nil, nil
 	}
-	s.role = follower
-	s.leaderID = none
+	s.role, s.leaderID = follower, none
 }
 
 func (s *server) becomeCandidate() {
 	s.setTermAndVote(s.currentTerm+1, s.id) // [Cand1]
-	s.role = candidate
-	s.leaderID = none
+	s.role, s.leaderID = candidate, none
 	s.votes = map[int]bool{s.id: true}
 	s.resetElectionTimer()
 	s.tell(1, "Cand1", "term %d, votes for itself, needs %d of %d votes",
@@ -585,32 +491,22 @@ func (s *server) winElection() {
 }
 
 // voters lists the servers that have granted their vote.
-func (s *server) voters() (ids []int) {
-	for _, id := range append([]int{s.id}, s.peers...) {
-		if s.votes[id] {
-			ids = append(ids, id)
-		}
-	}
-	return ids
+func (s *server) voters() []int {
+	everybody := append([]int{s.id}, s.peers...)
+	return slices.DeleteFunc(everybody, func(id int) bool { return !s.votes[id] })
 }
 
 // becomeLeader begins a reign. The leader assumes that every log equals its own and lets refusals
 // correct it. Its first entry is empty (D3): only an entry of its own term lets it commit what
 // earlier leaders left behind [Lead4].
 func (s *server) becomeLeader() {
-	s.role = leader
-	s.leaderID = s.id
-	s.seq, s.roundSeq = 0, 0
-	s.waiting = map[string]waiter{} // chapter 9
+	s.role, s.leaderID = leader, s.id
+	s.seq, s.roundSeq, s.waiting = 0, 0, map[string]waiter{} // chapters 9 and 10
 	s.nextIndex, s.matchIndex, s.progress = map[int]int{}, map[int]int{}, map[int]*progress{}
 	for _, p := range s.peers {
-		s.nextIndex[p] = s.lastIndex() + 1
-		s.matchIndex[p] = 0
-		s.progress[p] = &progress{
-			heartbeatDue: s.now, // at once [Lead1]
-			heardAt:      s.now, // the patience of [CQ1] begins now
-			limit:        maxBatch,
-		}
+		s.nextIndex[p], s.matchIndex[p] = s.lastIndex()+1, 0
+		// The first heartbeat is due at once [Lead1], and the patience of [CQ1] begins now.
+		s.progress[p] = &progress{heartbeatDue: s.now, heardAt: s.now, limit: maxBatch}
 	}
 	if !s.noopOff {
 		s.store(s.lastIndex()+1, &entry{Term: s.currentTerm})
@@ -638,22 +534,11 @@ func (s *server) stepDown() {
 // equals the leader's up to there. Each follower has at most one AppendEntries with entries on its
 // way to it, and nextIndex and matchIndex change on replies only, as in Figure 2.
 
-// submit takes a client's request.
-func (s *server) submit(r *request) {
-	op, err := parse(r.Command) // chapter 8
-	switch {
-	case err != nil:
-		s.answer(r, answer{err: err.Error()})
-	case s.role != leader:
-		s.redirect(r)
-	case op.verb == "get":
-		s.read(r) // chapter 10
-	case s.isRepeat(r): // chapter 9
-	default:
-		s.store(s.lastIndex()+1, &entry{s.currentTerm, r.Client, r.Serial, r.Command}) // [Lead2]
-		s.waiting[r.Client] = waiter{r.Serial, r.to}
-		s.tell(2, "Lead2", "#%d %s", s.lastIndex(), r.Command)
-	}
+// appendCommand takes a client's command, which chapter 9 has found to be new.
+func (s *server) appendCommand(r *request) {
+	s.store(s.lastIndex()+1, &entry{s.currentTerm, r.Client, r.Serial, r.Command}) // [Lead2]
+	s.waiting[r.Client] = waiter{r.Serial, r.to}
+	s.tell(2, "Lead2", "#%d %s", s.lastIndex(), r.Command)
 }
 
 // progress is what a leader knows about the way to one follower.
@@ -662,18 +547,11 @@ type progress struct {
 	heardAt      int // tick of the latest reply [CQ1]
 	answeredSeq  int // highest seq that it has answered [RD3]
 
-	unansweredSeq   int // seq of the message whose entries are unanswered, or 0
-	unansweredAt    int // tick in which that message was sent
-	unansweredIndex int // index of its last entry
-	limit           int // bytes of entries that one message may carry
-}
+	// The message whose entries are unanswered: its seq or 0, its tick, its last index.
+	unansweredSeq, unansweredAt, unansweredIndex int
 
-// Bounds of limit, in bytes. Some networks lose every datagram above a size. One entry always goes,
-// so an entry that is too large for such a path blocks it: a confessed gap.
-const (
-	maxBatch = maxDatagram - 512 // 512 bytes hold all that stands around the entries
-	minBatch = 512
-)
+	limit int // bytes of entries that one message may carry, from minBatch to maxBatch
+}
 
 // replicate is the only sender of AppendEntries.
 func (s *server) replicate() {
@@ -683,10 +561,9 @@ func (s *server) replicate() {
 	for _, p := range s.peers {
 		w := s.progress[p]
 		lacks := s.nextIndex[p] <= s.lastIndex() && w.unansweredSeq == 0
-		switch {
-		case lacks: // [Lead3]
+		if lacks { // [Lead3]
 			s.sendAppendEntries("Lead3", p, s.batch(s.nextIndex[p], w.limit))
-		case s.now >= w.heartbeatDue || s.roundDue: // [Lead1], and chapter 10
+		} else if s.now >= w.heartbeatDue || s.roundDue { // [Lead1], and chapter 10
 			s.sendAppendEntries("Lead1", p, []*entry{})
 		}
 	}
@@ -700,14 +577,9 @@ func (s *server) sendAppendEntries(tag string, p int, entries []*entry) {
 	if len(entries) > 0 {
 		w.unansweredSeq, w.unansweredAt, w.unansweredIndex = s.seq, s.now, prev+len(entries)
 	}
-	s.send(tag, p, Message{AppendEntries: &appendEntries{
-		LeaderID:     s.id,
-		PrevLogIndex: prev,
-		PrevLogTerm:  s.log[prev].Term,
-		Entries:      entries,
-		LeaderCommit: s.commitIndex,
-		Seq:          s.seq,
-	}})
+	s.send(tag, p, Message{AppendEntries: &appendEntries{LeaderID: s.id, Seq: s.seq,
+		PrevLogIndex: prev, PrevLogTerm: s.log[prev].Term,
+		Entries: entries, LeaderCommit: s.commitIndex}})
 }
 
 // onAppendEntries is the receiver's half of Figure 2's AppendEntries box. [All2] has run, so term is
@@ -726,16 +598,14 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 	}
 	for i, e := range ae.Entries {
 		index := prev + 1 + i
-		if s.matches(index, e.Term) {
-			continue
-		}
 		// Only a real conflict deletes anything. A late, shorter AppendEntries is not a conflict, and
 		// cutting the log to its length would erase entries that this server has confirmed.
-		if conflict := index <= s.lastIndex(); conflict {
-			s.tell(1, "AE3", "deletes from #%d on, t%d replaces t%d", index, e.Term, s.log[index].Term)
+		if !s.matches(index, e.Term) {
+			last := s.lastIndex()
+			s.store(index, ae.Entries[i:]...) // [AE3] [AE4]
+			s.tellDeleted(index, last)
+			break
 		}
-		s.store(index, ae.Entries[i:]...) // [AE3] [AE4]
-		break
 	}
 	// commitIndex stops at the last *new* entry: what follows it in our log was not compared with
 	// the leader's and may conflict. Datagrams overtake each other, and commitIndex never falls.
@@ -753,16 +623,12 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 func (s *server) follow(leaderID int) {
 	must(s.role != leader, "a term has at most one leader (Election Safety)")
 	s.resetElectionTimer() // [Fol2]
-	if s.leaderID == leaderID {
-		return
+	if s.leaderID != leaderID {
+		rule := [...]string{"Fol1", "Cand3"}[s.role]
+		s.becomeFollower() // [Cand3]
+		s.leaderID = leaderID
+		s.tell(1, rule, "follows S%d", leaderID)
 	}
-	rule := "Fol1"
-	if s.role == candidate { // [Cand3]
-		rule = "Cand3"
-		s.becomeFollower()
-	}
-	s.leaderID = leaderID
-	s.tell(1, rule, "follows S%d", leaderID)
 }
 
 // refusal says where the leader should try again (D5): at the first entry of the term that conflicts,
@@ -808,8 +674,9 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 	}
 	w.unansweredSeq = 0
 
-	// 4. Entries that were lost may have been too many for the path. The limit falls quickly and
-	// rises slowly: doubling it would lose every other message on a path with a bound.
+	// 4. Entries that were lost may have been too many for the path: some networks lose every
+	// datagram above a size. The limit falls quickly and rises slowly, since doubling it would lose
+	// every other message there. One entry always goes, so a larger one blocks such a path.
 	if r.Success && s.matchIndex[from] < w.unansweredIndex {
 		w.limit = max(minBatch, w.limit/2)
 	} else if r.Success {
@@ -848,10 +715,7 @@ func (s *server) advanceCommitIndex() {
 	}
 }
 
-// maxApply bounds the entries applied in one Step, so that a long log stops no clock.
-const maxApply = 5_000
-
-// applyCommitted applies what is committed. All servers apply the same entries in the same order,
+// applyCommitted applies what is committed, at most maxApply entries in one Step. All servers apply the same entries in the same order,
 // and the outcome depends on nothing else, so all state machines are equal.
 func (s *server) applyCommitted() {
 	for n := 0; n < maxApply && s.behind(); n++ { // [All1]
@@ -903,13 +767,60 @@ type answer struct {
 
 const errNotLeader = "not the leader"
 
-// Bounds, in bytes. JSON at most doubles printable text, so a command always fits a datagram (D4).
+// Bounds, in bytes where nothing else is said. JSON at most doubles printable text, so a command
+// always fits a datagram (D4).
 const (
-	maxDatagram = 65_507 // what UDP over IPv4 carries
+	maxDatagram = 65_507            // what UDP over IPv4 carries
+	maxBatch    = maxDatagram - 512 // entries in a message; 512 bytes hold all that is around them
+	minBatch    = 512               // a message is not made smaller than this
 	maxCommand  = 16 << 10
 	maxKey      = 256
 	maxClient   = 64
+	maxApply    = 5_000 // entries applied in one Step, so that a long log stops no clock
 )
+
+// MarshalText writes an entry as it stands on the disk, on the wire and on the screen: "5" or
+// "5 c7 3 set x 1", which is term, client, serial and command.
+func (e *entry) MarshalText() ([]byte, error) {
+	if e.Client == "" {
+		return strconv.AppendInt(nil, int64(e.Term), 10), nil
+	}
+	return fmt.Appendf(nil, "%d %s %d %s", e.Term, e.Client, e.Serial, e.Command), nil
+}
+
+// UnmarshalText takes exactly what MarshalText writes for an entry that a leader could have made, so
+// a command in a log can always be executed.
+func (e *entry) UnmarshalText(text []byte) error {
+	words := append(strings.SplitN(string(text), " ", 4), "", "", "")
+	term, err := parseNumber(words[0], 1, maxNumber)
+	*e = entry{Term: term}
+	if !bytes.Contains(text, []byte{' '}) || err != nil {
+		return err
+	}
+	serial, err := parseNumber(words[2], 1, math.MaxInt)
+	op, wrong := parse(words[3])
+	if err != nil || wrong != nil || op.verb == "get" || !validClient(words[1]) {
+		return fmt.Errorf("%.40q is not an entry", text)
+	}
+	e.Client, e.Serial, e.Command = words[1], serial, words[3]
+	return nil
+}
+
+// size is the number of bytes that an entry takes in a message: its text, of which JSON escapes
+// quotes and backslashes, with quotes around it and a comma.
+func (e *entry) size() int {
+	text, _ := e.MarshalText()
+	return len(text) + 3 + bytes.Count(text, []byte{'"'}) + bytes.Count(text, []byte{'\\'})
+}
+
+// parseNumber reads a number as strconv.Itoa writes it: no sign, no leading zero.
+func parseNumber(word string, low, high int) (int, error) {
+	n, err := strconv.Atoi(word)
+	if err != nil || n < low || n > high || strconv.Itoa(n) != word {
+		return 0, fmt.Errorf("%s is not a number from %d to %d", quote(word), low, high)
+	}
+	return n, nil
+}
 
 // machine is the state machine: a function of the log and of nothing else.
 type machine struct {
@@ -940,18 +851,16 @@ func parse(command string) (op operation, err error) {
 	key, rest := cutWord(rest)
 	args := strings.Fields(rest)
 	op = operation{verb: verb, key: key}
-	usage, fits := "KEY", false
+	usage, fits := "KEY", len(args) == 0
 	switch verb {
 	case "get", "del":
-		fits = len(args) == 0
 	case "set":
 		usage, fits = "KEY VALUE", len(args) > 0
 		op.value = rest
 	case "cas":
-		usage = "KEY OLD NEW"
-		if fits = len(args) == 2; fits {
-			op.old, op.value = args[0], args[1]
-		}
+		usage, fits = "KEY OLD NEW", len(args) == 2
+		args = append(args, "", "")
+		op.old, op.value = args[0], args[1]
 	case "incr":
 		usage, fits = "KEY [N]", len(args) <= 1
 		op.n, err = strconv.ParseInt(cmp.Or(rest, "1"), 10, 64)
@@ -972,12 +881,9 @@ func parse(command string) (op operation, err error) {
 // printable reports whether text is made of characters that show, and of spaces. U+FFFD is excluded:
 // it is what encoding/json puts in the place of broken UTF-8.
 func printable(text string) bool {
-	for _, c := range text {
-		if !unicode.IsPrint(c) || c == unicode.ReplacementChar {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(text, func(c rune) bool {
+		return !unicode.IsPrint(c) || c == unicode.ReplacementChar
+	})
 }
 
 // cutWord splits a line behind its first word and trims the rest.
@@ -1009,56 +915,39 @@ func (m *machine) execute(command string) answer {
 		return answer{err: err.Error()}
 	}
 	found, ok := m.values[op.key]
-	switch op.verb {
-	case "del":
-		if !ok {
-			return answer{result: "(none)"}
-		}
+	switch {
+	case op.verb == "incr":
+		return m.incr(op.key, found, op.n)
+	case op.verb == "cas" && !ok:
+		return unchanged("%s is (none), not %s", op.key, quote(op.old))
+	case op.verb == "cas" && found != op.old:
+		return unchanged("%s is %s, not %s", op.key, quote(found), quote(op.old))
+	case op.verb == "del" && !ok:
+		return answer{result: "(none)"}
+	case op.verb == "del":
 		delete(m.values, op.key)
-		return answer{result: "ok"}
-	case "cas":
-		if !ok || found != op.old {
-			return answer{err: fmt.Sprintf("%s is %s, not %s; nothing changed",
-				op.key, shown(found, ok), quote(op.old))}
-		}
-	case "incr":
-		return m.incr(op.key, found, ok, op.n)
+	default:
+		m.values[op.key] = op.value
 	}
-	m.values[op.key] = op.value
 	return answer{result: "ok"}
 }
 
-func (m *machine) incr(key, found string, ok bool, n int64) answer {
+// incr counts a key that is not there from 0 on.
+func (m *machine) incr(key, found string, n int64) answer {
 	old, err := strconv.ParseInt(cmp.Or(found, "0"), 10, 64)
-	if err != nil {
-		return answer{err: fmt.Sprintf("%s is %s, not a number of 64 bits; nothing changed",
-			key, shown(found, ok))}
-	}
 	sum := old + n
-	if (sum > old) != (n > 0) {
-		return answer{err: fmt.Sprintf("%s is %d, and adding %d would overflow; nothing changed",
-			key, old, n)}
+	switch {
+	case err != nil:
+		return unchanged("%s is %s, not a number of 64 bits", key, quote(found))
+	case (sum > old) != (n > 0):
+		return unchanged("%s is %d, and adding %d would overflow", key, old, n)
 	}
 	m.values[key] = strconv.FormatInt(sum, 10)
 	return answer{result: m.values[key]}
 }
 
-// shown is a value, or its absence, in an error message.
-func shown(value string, ok bool) string {
-	if !ok {
-		return "(none)"
-	}
-	return quote(value)
-}
-
-func (s *server) answer(r *request, a answer) {
-	s.out.Reply = append(s.out.Reply, reply{to: r.to, client: r.Client, serial: r.Serial, answer: a})
-}
-
-// redirect sends a client to the leader, or says that none is known.
-func (s *server) redirect(r *request) {
-	s.out.Reply = append(s.out.Reply, reply{to: r.to, client: r.Client, serial: r.Serial,
-		answer: answer{err: errNotLeader}, leader: s.leaderID})
+func unchanged(format string, args ...any) answer {
+	return answer{err: fmt.Sprintf(format, args...) + "; nothing changed"}
 }
 
 // ---- 9. Exactly once (§8) -----------------------------------------------------------------------
@@ -1071,6 +960,35 @@ func (s *server) redirect(r *request) {
 // What is carried out is decided when an entry is applied, so it is the same on every server. The
 // leader's look before it appends only saves an entry. Sessions live as long as the log, so there is
 // no window in which a repeat could be taken for something new.
+
+// clients is what a server keeps for its clients, besides the log.
+type clients struct {
+	machine machine           // the key-value store
+	waiting map[string]waiter // leader: writes that are not applied yet, by client
+
+	reads    []read // leader: reads to be answered (chapter 10)
+	roundDue bool   // leader: a round of AppendEntries must go out for them
+	roundSeq int    // leader: seq when the last round began
+}
+
+// submit takes a client's request.
+func (s *server) submit(r *request) {
+	op, err := parse(r.Command)
+	switch {
+	case err != nil:
+		s.answer(r, answer{err: err.Error()}, none)
+	case s.role != leader:
+		s.answer(r, answer{err: errNotLeader}, s.leaderID)
+	case op.verb == "get":
+		s.read(r) // chapter 10
+	case !s.isRepeat(r):
+		s.appendCommand(r) // chapter 6
+	}
+}
+
+func (s *server) answer(r *request, a answer, leader int) {
+	s.out.Reply = append(s.out.Reply, reply{r.to, r.Client, r.Serial, a, leader})
+}
 
 // session is what the state machine remembers of a client.
 type session struct {
@@ -1117,7 +1035,7 @@ func (s *server) isRepeat(r *request) bool {
 		return false
 	}
 	if r.Serial == done.serial { // [SE2]
-		s.answer(r, done.answer)
+		s.answer(r, done.answer, none)
 		s.tell(2, "SE2", "client %s repeats serial %d", r.Client, r.Serial)
 	}
 	return true
@@ -1127,12 +1045,11 @@ func (s *server) isRepeat(r *request) bool {
 // not by index, where another leader's entry may stand by now.
 func (s *server) answerWaiting(e *entry, a answer, ok bool) {
 	w, waits := s.waiting[e.Client]
-	if !waits || !ok || w.serial != e.Serial {
-		return
+	if waits && ok && w.serial == e.Serial {
+		delete(s.waiting, e.Client)
+		s.answer(&request{Client: e.Client, Serial: e.Serial, to: w.to}, a, none)
+		s.count("SE3")
 	}
-	delete(s.waiting, e.Client)
-	s.count("SE3")
-	s.out.Reply = append(s.out.Reply, reply{to: w.to, client: e.Client, serial: e.Serial, answer: a})
 }
 
 // ---- 10. Linearizable reads (§8; thesis 6.4) ----------------------------------------------------
@@ -1179,7 +1096,7 @@ func (s *server) serveReads() {
 			break
 		}
 		op, _ := parse(r.Command)
-		s.answer(r.request, answer{result: s.machine.get(op.key)})
+		s.answer(r.request, answer{result: s.machine.get(op.key)}, none)
 		s.tell(2, "RD4", "client %s reads at #%d", r.Client, s.lastApplied)
 	}
 	s.reads = s.reads[n:]
@@ -1208,9 +1125,11 @@ func (s *server) serveReads() {
 // gaps are confessed. A flipped bit in the last line looks like a torn tail. And a file that is gone
 // at a start looks like a new server, which may vote again in a term in which it has voted.
 
-// header is the first line of server id's file, without checksum [DK1].
-func header(id int, members []int) string {
-	return fmt.Sprintf("raft.go 2 server %d of %s", id, list(members))
+// record is one change of persistent state: an entry at an index, or a term with its vote.
+type record struct {
+	index          int
+	entry          *entry // nil: the record is of term and votedFor
+	term, votedFor int
 }
 
 // text is a record as it stands in the file, without checksum.
@@ -1220,6 +1139,11 @@ func (r *record) text() string {
 	}
 	entry, _ := r.entry.MarshalText()
 	return strconv.Itoa(r.index) + " " + string(entry)
+}
+
+// header is the first line of server id's file, without checksum [DK1].
+func header(id int, members []int) string {
+	return fmt.Sprintf("raft.go 2 server %d of %s", id, list(members))
 }
 
 // appendLine appends one line of the file to b.
@@ -1241,11 +1165,9 @@ func intact(line []byte) (text string, ok bool) {
 func replay(data []byte, header string) (p persistent, good int, err error) {
 	p.log = []*entry{{}}
 	for line := 1; good < len(data); line++ {
-		end := bytes.IndexByte(data[good:], '\n')
-		text, ok := "", false
-		if end >= 0 {
-			text, ok = intact(data[good : good+end])
-		}
+		rest := data[good:]
+		end := bytes.IndexByte(rest, '\n')
+		text, ok := intact(rest[:max(end, 0)])
 		switch {
 		case ok && line == 1:
 			err = checkHeader(text, header)
@@ -1253,7 +1175,7 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 			err = p.replayRecord(text)
 		case line == 1 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3] only of our own
 			err = errors.New("this is not a file of this program, or its first line is damaged")
-		case holdsIntact(data[good:]): // [DK4]
+		case slices.ContainsFunc(bytes.Split(rest, []byte{'\n'})[1:], isIntact): // [DK4]
 			err = errors.New("damaged, but intact lines follow; this server may have promised " +
 				"what is lost, so do not start it with this file")
 		default:
@@ -1267,14 +1189,9 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 	return p, good, nil
 }
 
-// holdsIntact reports whether there is an intact line behind the first one.
-func holdsIntact(data []byte) bool {
-	for _, line := range bytes.Split(data, []byte{'\n'})[1:] {
-		if _, ok := intact(line); ok {
-			return true
-		}
-	}
-	return false
+func isIntact(line []byte) bool {
+	_, ok := intact(line)
+	return ok
 }
 
 // checkHeader compares the first line with the one that this server would write [DK1].
@@ -1282,16 +1199,15 @@ func checkHeader(text, header string) error {
 	server, members, ok := strings.Cut(text, " of ")
 	ours, ourMembers, _ := strings.Cut(header, " of ")
 	switch {
-	case text == header:
-		return nil
-	case !ok || !strings.HasPrefix(server, "raft.go 2 server "):
+	case !ok || !strings.HasPrefix(text, "raft.go 2 server "):
 		return fmt.Errorf("it begins with %s, not with %s", quote(text), quote(header))
 	case server != ours:
-		return fmt.Errorf("this is the file of %s, not of %s",
-			strings.TrimPrefix(server, "raft.go 2 "), strings.TrimPrefix(ours, "raft.go 2 "))
+		return fmt.Errorf("this is the file of %s, not of %s", server[10:], ours[10:])
+	case members != ourMembers:
+		return fmt.Errorf("this server belongs to the cluster %s, not %s; "+
+			"Raft needs §6 to change that", members, ourMembers)
 	}
-	return fmt.Errorf("this server belongs to the cluster %s, not %s; Raft needs §6 to change that",
-		members, ourMembers)
+	return nil
 }
 
 // replayRecord carries one record out, or says why it does not fit behind the others [DK4].
@@ -1300,12 +1216,9 @@ func (p *persistent) replayRecord(text string) error {
 		return p.replayTermAndVote(text)
 	}
 	word, rest, _ := strings.Cut(text, " ")
-	index, err := parseNumber(word, 1, maxNumber)
-	if err != nil {
-		return err
-	}
+	index, wrong := parseNumber(word, 1, maxNumber)
 	e := &entry{}
-	if err := e.UnmarshalText([]byte(rest)); err != nil {
+	if err := cmp.Or(wrong, e.UnmarshalText([]byte(rest))); err != nil {
 		return err
 	}
 	if index > len(p.log) {
@@ -1325,11 +1238,10 @@ func (p *persistent) replayTermAndVote(text string) error {
 	switch {
 	case r.text() != text || r.votedFor < 0:
 		return fmt.Errorf("%s is not a record", quote(text))
-	case r.term < cmp.Or(p.currentTerm, 1):
+	case r.term < max(p.currentTerm, 1):
 		return fmt.Errorf("the term falls from %d to %d", p.currentTerm, r.term)
 	case r.term == p.currentTerm && p.votedFor != none && r.votedFor != p.votedFor:
-		return fmt.Errorf("the vote in term %d changes from %d to %d",
-			r.term, p.votedFor, r.votedFor)
+		return fmt.Errorf("the vote in term %d changes from %d to %d", r.term, p.votedFor, r.votedFor)
 	}
 	p.currentTerm, p.votedFor = r.term, r.votedFor
 	return nil
@@ -1346,40 +1258,34 @@ type disk struct {
 // openDisk opens or creates the file of server id in dir and replays it. torn is how many bytes
 // were cut off at its end.
 func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn int, err error) {
+	d = &disk{name: filepath.Join(dir, fmt.Sprintf("server-%d.log", id))}
 	if err = os.MkdirAll(dir, 0o755); err != nil {
 		return
 	}
-	name := filepath.Join(dir, fmt.Sprintf("server-%d.log", id))
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
+	if d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644); err != nil {
 		return
 	}
-	defer func() {
-		if err != nil {
-			file.Close()
-		}
-	}()
-	data, err := io.ReadAll(file)
-	if err != nil {
-		return
+	data, err := io.ReadAll(d.file)
+	d.size = int64(len(data))
+	good := 0
+	if err == nil {
+		p, good, err = replay(data, header(id, members))
 	}
-	p, good, err := replay(data, header(id, members))
-	if err != nil {
-		err = fmt.Errorf("%s %w", name, err)
-		return
-	}
-	d, torn = &disk{file: file, name: name, size: int64(len(data))}, len(data)-good
-	if torn > 0 { // [DK3]
-		if err = errors.Join(d.checkOwner(), os.Truncate(name, int64(good))); err != nil {
-			return
-		}
+	if torn = len(data) - good; err == nil && torn > 0 { // [DK3]
+		err = errors.Join(d.checkOwner(), os.Truncate(d.name, int64(good)))
 		d.size = int64(good)
 	}
 	if good == 0 {
 		d.buf = appendLine(nil, header(id, members)) // [DK1]
 	}
-	// An old file is synced, too: whoever wrote it may have died before its own fsync.
-	err = cmp.Or(d.flush(), syncFolders(dir))
+	if err == nil {
+		// An old file is synced, too: whoever wrote it may have died before its own fsync.
+		err = cmp.Or(d.flush(), syncFolders(dir))
+	}
+	if err != nil {
+		d.file.Close()
+		err = fmt.Errorf("%s %w", d.name, err)
+	}
 	return
 }
 
@@ -1402,10 +1308,7 @@ func (d *disk) flush() error {
 	n, err := d.file.Write(d.buf)
 	d.size += int64(n)
 	d.buf = d.buf[:0]
-	if err != nil {
-		return err
-	}
-	return d.file.Sync()
+	return cmp.Or(err, d.file.Sync())
 }
 
 // checkOwner fails if the name no longer leads to the file, or the file is not as long as this
@@ -1430,25 +1333,23 @@ func (d *disk) checkOwner() error {
 // syncFolders makes the name of a new file durable: its folder, and those above it, which may be
 // new as well. A folder above that is not ours to open was there before.
 func syncFolders(dir string) error {
-	for dir = filepath.Clean(dir); runtime.GOOS != "windows"; dir = filepath.Dir(dir) {
-		folder, err := os.Open(dir)
-		if err == nil {
-			err = folder.Sync()
-			folder.Close()
-		}
-		if err != nil && !errors.Is(err, os.ErrPermission) && !cannotSync(err) {
-			return err
-		}
-		if dir == filepath.Dir(dir) {
-			break
-		}
+	folder, err := os.Open(dir)
+	if err == nil {
+		err = folder.Sync()
+		folder.Close()
+	}
+	if err != nil && !errors.Is(err, os.ErrPermission) && !cannotSync(err) {
+		return err
+	}
+	if above := filepath.Dir(dir); above != filepath.Clean(dir) {
+		return syncFolders(above)
 	}
 	return nil
 }
 
 // cannotSync recognizes a file system that does not sync folders, which is no reason not to start.
 func cannotSync(err error) bool {
-	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
+	return runtime.GOOS == "windows" || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
 }
 
 // ---- 12. Network --------------------------------------------------------------------------------
@@ -1459,10 +1360,12 @@ func cannotSync(err error) bool {
 //
 //	→ {"clientRequest":{"client":"c7","serial":1,"command":"incr n"}}
 //	← {"clientReply":{"client":"c7","serial":1,"result":"1"}}
-//	← {"clientReply":{"client":"c7","serial":1,"error":"not the leader","leader":2,"address":"127.0.0.1:9002"}}
+//	← {"clientReply":{"client":"c7","serial":1,"error":"not the leader","leader":2,
+//	   "address":"127.0.0.1:9002"}}
 //	→ {"console":{"id":7,"line":"peek x"}}
 //	← {"consoleReply":{"id":7,"text":"1"}}
-//	← {"consoleReply":{"id":8,"logView":{"id":1,"role":"F","term":2,"commit":2,"last":2,"cells":["1","1 x=1"]}}}
+//	← {"consoleReply":{"id":8,"logView":{"id":1,"role":"F","term":2,"commit":2,"last":2,
+//	   "cells":["1","1 x=1"]}}}
 
 // datagram is anything that travels.
 type datagram struct {
@@ -1494,12 +1397,12 @@ func encode(v any) []byte {
 
 // encodeReply writes a reply; address is the leader's, or empty.
 func encodeReply(r *reply, address string) []byte {
-	c := &clientReply{Client: r.client, Serial: r.serial, Error: r.err}
+	c := &clientReply{Client: r.client, Serial: r.serial, Error: r.err, Address: address}
 	if r.err == "" {
 		c.Result = &r.result
 	}
 	if address != "" {
-		c.Leader, c.Address = r.leader, address
+		c.Leader = r.leader
 	}
 	return encode(datagram{ClientReply: c})
 }
@@ -1511,8 +1414,8 @@ func decode(data []byte, from netip.AddrPort, self int, addresses map[int]netip.
 		return nil, "not one of our JSON objects: " + err.Error()
 	}
 	bodies := 0
-	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil, d.AppendEntries != nil,
-		d.AppendEntriesReply != nil, d.ClientRequest != nil, d.Console != nil} {
+	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil,
+		d.AppendEntries != nil, d.AppendEntriesReply != nil, d.ClientRequest != nil, d.Console != nil} {
 		if is {
 			bodies++
 		}
@@ -1554,57 +1457,44 @@ func checkMessage(m *Message, from netip.AddrPort, self int, addresses map[int]n
 		return fmt.Sprintf("from S%d, but not from its address %v", m.From, address)
 	case m.Term < 1 || m.Term > maxNumber || m.At < 0 || m.At > maxNumber:
 		return fmt.Sprintf("term %d at %d is out of range", m.Term, m.At)
-	}
-	possible := true
-	switch {
-	case m.RequestVote != nil:
-		r := m.RequestVote
-		possible = r.CandidateID == m.From && m.mayName(r.LastLogIndex, r.LastLogTerm)
-	case m.AppendEntries != nil:
-		possible = m.AppendEntries.possible(m)
-	case m.AppendEntriesReply != nil:
-		possible = m.AppendEntriesReply.possible(m)
-	}
-	if !possible {
+	case !m.possible():
 		return fmt.Sprintf("no honest server sends %.200s", bytes.TrimSpace(encode(m)))
 	}
 	return ""
 }
 
-// mayName reports whether a sender in m's term may have an entry of this term at index.
-func (m *Message) mayName(index, term int) bool {
-	return 0 <= index && index < maxNumber && 0 <= term && term <= m.Term && (index == 0) == (term == 0)
-}
-
-func (r *appendEntries) possible(m *Message) bool {
-	if r.LeaderID != m.From || !m.mayName(r.PrevLogIndex, r.PrevLogTerm) ||
-		r.LeaderCommit < 0 || r.LeaderCommit > maxNumber || r.Seq < 1 || r.Seq > maxNumber {
-		return false
-	}
-	term := max(1, r.PrevLogTerm)
-	for _, e := range r.Entries { // terms never fall along a log, and none is of the future
-		if e == nil || e.Term < term || e.Term > m.Term {
-			return false
+// possible reports whether a server that follows the rules may have sent this body in this term.
+func (m *Message) possible() bool {
+	switch rv, ae, r := m.RequestVote, m.AppendEntries, m.AppendEntriesReply; {
+	case rv != nil:
+		return rv.CandidateID == m.From && m.mayName(rv.LastLogIndex, rv.LastLogTerm)
+	case ae != nil:
+		term := max(1, ae.PrevLogTerm)
+		for _, e := range ae.Entries { // terms never fall along a log, and none is of the future
+			if e == nil || e.Term < term || e.Term > m.Term {
+				return false
+			}
+			term = e.Term
 		}
-		term = e.Term
-	}
-	return true
-}
-
-func (r *appendEntriesReply) possible(m *Message) bool {
-	refusal := appendEntriesReply{Seq: r.Seq, PrevLogIndex: r.PrevLogIndex,
-		ConflictTerm: r.ConflictTerm, ConflictIndex: r.ConflictIndex}
-	switch {
+		return ae.LeaderID == m.From && m.mayName(ae.PrevLogIndex, ae.PrevLogTerm) &&
+			between(0, ae.LeaderCommit, maxNumber) && between(1, ae.Seq, maxNumber)
+	case r == nil || *r == appendEntriesReply{}: // a vote, or [AE1]
+		return true
 	case r.Success:
 		return *r == appendEntriesReply{Success: true, MatchIndex: r.MatchIndex, Seq: r.Seq} &&
-			0 <= r.MatchIndex && r.MatchIndex < maxNumber && 1 <= r.Seq && r.Seq <= maxNumber
-	case *r == appendEntriesReply{}: // [AE1]
-		return true
+			between(0, r.MatchIndex, maxNumber-1) && between(1, r.Seq, maxNumber)
+	default:
+		return r.MatchIndex == 0 && between(1, r.Seq, maxNumber) && r.PrevLogIndex < maxNumber &&
+			between(1, r.ConflictIndex, r.PrevLogIndex) && between(0, r.ConflictTerm, m.Term)
 	}
-	return *r == refusal && 1 <= r.Seq && r.Seq <= maxNumber && r.PrevLogIndex < maxNumber &&
-		1 <= r.ConflictIndex && r.ConflictIndex <= r.PrevLogIndex &&
-		0 <= r.ConflictTerm && r.ConflictTerm <= m.Term
 }
+
+// mayName reports whether a sender in m's term may have an entry of this term at index.
+func (m *Message) mayName(index, term int) bool {
+	return between(0, index, maxNumber-1) && between(0, term, m.Term) && (index == 0) == (term == 0)
+}
+
+func between(low, n, high int) bool { return low <= n && n <= high }
 
 // cannotAnswer returns why m is not an honest answer to this leader, or nothing. Only the leader of
 // the term knows what it holds and has sent.
@@ -1753,11 +1643,14 @@ func (h *host) write(data []byte, to netip.AddrPort) {
 	}
 }
 
-// readDatagrams puts what arrives into the channel.
+// readDatagrams puts what arrives into the channel, until the socket is closed.
 func (h *host) readDatagrams(self int) {
 	buf := make([]byte, maxDatagram+1)
 	for {
 		n, from, err := h.conn.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
 		if err != nil {
 			continue // some systems report here that an earlier datagram found nobody
 		}
@@ -1791,11 +1684,14 @@ func (h *host) complain(what string, c *complaint) {
 	}
 }
 
-// fatal ends the process with one line. The loop stands still meanwhile, so nothing is answered.
-func (h *host) fatal(format string, args ...any) {
-	h.screen.end("error: " + fmt.Sprintf(format, args...))
-	os.Exit(1)
+// must stops the process when the impossible has happened.
+func must(holds bool, invariant string) {
+	if !holds {
+		panic(brokenInvariant(invariant))
+	}
 }
+
+type brokenInvariant string
 
 func (h *host) stopOnBrokenInvariant() {
 	switch r := recover().(type) {
@@ -1806,6 +1702,12 @@ func (h *host) stopOnBrokenInvariant() {
 	default:
 		panic(r)
 	}
+}
+
+// fatal ends the process with one line. The loop stands still meanwhile, so nothing is answered.
+func (h *host) fatal(format string, args ...any) {
+	h.screen.end("error: " + fmt.Sprintf(format, args...))
+	os.Exit(1)
 }
 
 // =================================================================================================
@@ -1849,8 +1751,16 @@ func (s *server) tell(level int, tag, format string, args ...any) {
 
 // write narrates something with the present Lamport number.
 func (s *server) write(tag, text string) {
-	s.out.Trace = append(s.out.Trace, clip(ascii(fmt.Sprintf("%5d S%d %c t%-2d %-7s %s",
-		s.lamport, s.id, "FCL"[s.role], s.currentTerm, tag, text)), width))
+	s.out.Trace = append(s.out.Trace, clip(fmt.Sprintf("%5d S%d %c t%-2d %-7s %s",
+		s.lamport, s.id, "FCL"[s.role], s.currentTerm, tag, text), width))
+}
+
+// tellDeleted narrates that entries up to last have been replaced from index on.
+func (s *server) tellDeleted(index, last int) {
+	if index <= last {
+		s.tell(1, "AE3", "deletes #%d to #%d, in conflict with #%dt%d",
+			index, last, index, s.log[index].Term)
+	}
 }
 
 // tellSent narrates a message with the rule that sends it, and returns its Lamport number.
@@ -1888,23 +1798,21 @@ func (s *server) hear(m *Message) {
 
 // idle recognizes heartbeats and their answers.
 func (s *server) idle(m *Message) bool {
-	known := s.confirmed
+	known, ae, r := s.confirmed, m.AppendEntries, m.AppendEntriesReply
 	if s.role == leader {
 		known = s.matchIndex[m.From]
 	}
-	return m.AppendEntries != nil && len(m.AppendEntries.Entries) == 0 || m.AppendEntriesReply != nil &&
-		m.AppendEntriesReply.Success && m.AppendEntriesReply.MatchIndex == known
+	return ae != nil && len(ae.Entries) == 0 || r != nil && r.Success && r.MatchIndex == known
 }
 
 // String is what a Message says.
 func (m *Message) String() string {
 	switch vote, ae, r := m.RequestVoteReply, m.AppendEntries, m.AppendEntriesReply; {
 	case m.RequestVote != nil:
-		return fmt.Sprintf("RequestVote last #%dt%d", m.RequestVote.LastLogIndex, m.RequestVote.LastLogTerm)
-	case vote != nil && vote.VoteGranted:
-		return "VoteReply granted"
+		rv := m.RequestVote
+		return fmt.Sprintf("RequestVote last #%dt%d", rv.LastLogIndex, rv.LastLogTerm)
 	case vote != nil:
-		return "VoteReply refused"
+		return "VoteReply " + map[bool]string{true: "granted", false: "refused"}[vote.VoteGranted]
 	case ae != nil:
 		entries, n := "", len(ae.Entries)
 		if n > 0 {
@@ -1936,20 +1844,19 @@ func name(id int) string {
 }
 
 // list is a list of servers as files and commands have it: 1,2,3.
-func list(ids []int) string { return strings.ReplaceAll(strings.Trim(fmt.Sprint(ids), "[]"), " ", ",") }
+func list(ids []int) string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(ids), "[]"), " ", ",")
+}
 
-// ascii replaces what a terminal may show in more or fewer columns than one.
-func ascii(text string) string {
-	return strings.Map(func(c rune) rune {
+// clip shortens text to a number of columns. It replaces what is not ASCII, since a terminal may
+// show it in more or fewer columns than one.
+func clip(text string, columns int) string {
+	text = strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' {
 			return '?'
 		}
 		return c
 	}, text)
-}
-
-// clip shortens ASCII text to a number of columns.
-func clip(text string, columns int) string {
 	if len(text) > columns {
 		return text[:columns-2] + ".."
 	}
@@ -1966,11 +1873,9 @@ func (h *host) narrate(lines []string) {
 
 // tell narrates what is not a rule of Parts I and II.
 func (h *host) tell(tag, format string, args ...any) {
-	if h.server.watch >= 1 {
-		h.server.tell(1, tag, format, args...)
-		h.narrate(h.server.out.Trace)
-		h.server.out.Trace = nil
-	}
+	h.server.tell(1, tag, format, args...)
+	h.narrate(h.server.out.Trace)
+	h.server.out.Trace = nil
 }
 
 // screen owns the terminal: one goroutine writes answers to stdout and everything else to stderr.
@@ -2011,13 +1916,6 @@ func (sc *screen) run() {
 	}
 }
 
-// narrate shows lines, or counts them.
-func (sc *screen) narrate(lines ...string) {
-	if !sc.offer(func() { sc.show(lines...) }) {
-		sc.missed.Add(int64(len(lines)))
-	}
-}
-
 // offer has a job done by the writing goroutine if it can take it now.
 func (sc *screen) offer(job func()) bool {
 	select {
@@ -2025,6 +1923,13 @@ func (sc *screen) offer(job func()) bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// narrate shows lines, or counts them.
+func (sc *screen) narrate(lines ...string) {
+	if !sc.offer(func() { sc.show(lines...) }) {
+		sc.missed.Add(int64(len(lines)))
 	}
 }
 
@@ -2046,53 +1951,39 @@ func (sc *screen) show(lines ...string) {
 	io.WriteString(sc.err, text+prompt)
 }
 
-// answer prints an answer and returns when it is written.
-func (sc *screen) answer(text string) {
-	done := make(chan bool)
-	sc.jobs <- func() {
-		io.WriteString(sc.out, text+"\n")
-		close(done)
-	}
-	<-done
+// do has a job done by the writing goroutine, in its turn.
+func (sc *screen) do(job func()) (done chan bool) {
+	done = make(chan bool)
+	go func() { sc.jobs <- func() { job(); close(done) } }()
+	return done
 }
+
+// answer prints an answer and returns when it is written.
+func (sc *screen) answer(text string) { <-sc.do(func() { io.WriteString(sc.out, text+"\n") }) }
 
 // prompt shows the prompt, or notes that a line was entered behind it.
 func (sc *screen) prompt(show bool) {
-	if !sc.people {
-		return
-	}
-	sc.jobs <- func() {
-		if sc.showing = show; show {
+	<-sc.do(func() {
+		if sc.showing = show && sc.people; sc.showing {
 			io.WriteString(sc.err, sc.text)
 		}
-	}
+	})
 }
 
 // setPrompt changes the prompt, also one that is showing, if the terminal takes it.
 func (sc *screen) setPrompt(text string) {
-	if !sc.people {
-		return
-	}
 	sc.offer(func() {
-		if sc.showing && sc.text != text {
-			io.WriteString(sc.err, "\r\x1b[K"+text)
+		changed := sc.text != text
+		if sc.text = text; sc.showing && changed {
+			sc.show()
 		}
-		sc.text = text
 	})
 }
 
 // end shows a last line, or gives up after a second if the terminal does not take it.
 func (sc *screen) end(line string) {
-	done := make(chan bool)
-	go func() {
-		sc.jobs <- func() {
-			sc.showing = false
-			sc.show(line)
-			close(done)
-		}
-	}()
 	select {
-	case <-done:
+	case <-sc.do(func() { sc.showing = false; sc.show(line) }):
 	case <-time.After(time.Second):
 	}
 }
@@ -2135,7 +2026,7 @@ func commands() []command {
 		{"release", "[N]", "handle N of them, or all and queue no more", true, (*host).release, nil},
 		{"kill", "WHOM", "kill -9 a server's process (go run .)", false, nil, (*console).kill},
 		{"start", "WHOM", "start it again", true, nil, (*console).start},
-		{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 heartbeats", false, (*host).setWatch, nil},
+		{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 all", false, (*host).setWatch, nil},
 		{"quit", "", "leave, and end the servers of this terminal", false, nil, (*console).quit},
 	}
 }
@@ -2145,11 +2036,11 @@ func findCommand(line string) (command, []string, error) {
 	verb, rest := cutWord(line)
 	near := "help lists them"
 	for _, c := range commands() {
-		args, wanted := strings.Fields(rest), strings.Fields(c.args)
+		args, most := strings.Fields(rest), len(strings.Fields(c.args))
+		least := most - strings.Count(c.args, "[")
 		counted := c.server != nil || c.here != nil
-		least := len(wanted) - strings.Count(c.args, "[")
 		switch {
-		case c.name == verb && counted && (len(args) < least || len(args) > len(wanted)):
+		case c.name == verb && counted && (len(args) < least || len(args) > most):
 			return c, nil, fmt.Errorf("%s needs %s", verb, cmp.Or(c.args, "no argument"))
 		case c.name == verb:
 			return c, args, nil
@@ -2158,6 +2049,23 @@ func findCommand(line string) (command, []string, error) {
 		}
 	}
 	return command{}, nil, fmt.Errorf("no such command %s; %s", quote(verb), near)
+}
+
+// parseServers reads a list such as 2,3 or S2 or all.
+func parseServers(word string, all []int) (ids []int, err error) {
+	if word == "all" {
+		return all, nil
+	}
+	for _, w := range strings.Split(word, ",") {
+		id, err := strconv.Atoi(strings.TrimPrefix(w, "S"))
+		if err != nil || !slices.Contains(all, id) {
+			return nil, fmt.Errorf("there is no server %s; there are %s", quote(w), list(all))
+		}
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 // consoleLine is a command for a server's loop, consoleReply its answer.
@@ -2199,7 +2107,8 @@ func (h *host) execute(l *consoleLine) {
 
 // prompt shows what a person should know before typing.
 func (h *host) prompt() string {
-	return fmt.Sprintf("S%d %c%d%v> ", h.server.id, "FCL"[h.server.role], h.server.currentTerm, &h.faults)
+	s := h.server
+	return fmt.Sprintf("S%d %c%d%v> ", s.id, "FCL"[s.role], s.currentTerm, &h.faults)
 }
 
 func (h *host) status([]string) (string, error) {
@@ -2219,134 +2128,113 @@ func (h *host) status([]string) (string, error) {
 
 // rules leaves out the rules of the disk, which do not fire while a server runs.
 func (h *host) rules([]string) (string, error) {
-	fired, never := "fired:", "never:"
+	rows := []string{"fired:", "never:"}
 	for _, tag := range strings.Fields(ruleTags) {
 		if n := h.server.fired[tag]; n > 0 {
-			fired += fmt.Sprintf(" %s:%d", tag, n)
+			rows[0] += fmt.Sprintf(" %s:%d", tag, n)
 		} else if !strings.HasPrefix(tag, "DK") {
-			never += " " + tag
+			rows[1] += " " + tag
 		}
 	}
-	return wrap(fired) + "\n" + wrap(never), nil
-}
-
-// wrap breaks a text of short words into lines that leave room for a prefix.
-func wrap(text string) (lines string) {
-	column := 0
-	for i, word := range strings.Fields(text) {
-		if column += 1 + len(word); column > width-4 {
-			column = len(word)
-			lines += "\n" + word
-		} else if i > 0 {
-			lines += " " + word
-		} else {
-			lines = word
+	for i, row := range rows { // lines that leave room for a prefix
+		for at := width - 4; at < len(row); at += width - 4 {
+			at = strings.LastIndex(row[:at], " ")
+			row = row[:at] + "\n" + row[at+1:]
 		}
+		rows[i] = row
 	}
-	return lines
+	return strings.Join(rows, "\n"), nil
 }
 
 func (h *host) peek(args []string) (string, error) { return h.server.machine.get(args[0]), nil }
 
 // logView is the end of a server's log, as logs draws it.
 type logView struct {
-	ID     int         `json:"id"`
-	Role   string      `json:"role"`
-	Term   int         `json:"term"`
-	Commit int         `json:"commit"`
-	Last   int         `json:"last"`
-	Cells  []string    `json:"cells"` // the entries up to Last, at most maxCells
-	Next   map[int]int `json:"next,omitempty"`
-	Match  map[int]int `json:"match,omitempty"`
+	ID    int         `json:"id"`
+	Role  string      `json:"role"`
+	Term  int         `json:"term"`
+	Last  int         `json:"last"`
+	Cells []string    `json:"cells"` // the entries up to Last, at most maxCells
+	Next  map[int]int `json:"next,omitempty"`
+	Match map[int]int `json:"match,omitempty"`
 }
 
 const maxCells = 200
 
+// logView draws each entry with its term and command, [committed] or (not).
 func (h *host) logView() *logView {
 	s := h.server
-	v := &logView{ID: s.id, Role: "FCL"[s.role : s.role+1], Term: s.currentTerm,
-		Commit: s.commitIndex, Last: s.lastIndex()}
+	v := &logView{ID: s.id, Role: "FCL"[s.role : s.role+1], Term: s.currentTerm, Last: s.lastIndex()}
 	if s.role == leader {
 		v.Next, v.Match = s.nextIndex, s.matchIndex
 	}
-	for _, e := range s.log[max(1, v.Last-maxCells+1):] {
-		op, _ := parse(e.Command)
+	for index := max(1, v.Last-maxCells+1); index <= v.Last; index++ {
+		op, _ := parse(s.log[index].Command)
 		text := map[string]string{
 			"set":  fmt.Sprintf(" %s=%s", op.key, op.value),
 			"del":  fmt.Sprintf(" %s=", op.key),
 			"incr": fmt.Sprintf(" %s%+d", op.key, op.n),
 			"cas":  fmt.Sprintf(" %s:%s>%s", op.key, op.old, op.value),
 		}[op.verb]
-		v.Cells = append(v.Cells, clip(ascii(strconv.Itoa(e.Term)+text), 14))
+		brackets := "()"
+		if index <= s.commitIndex {
+			brackets = "[]"
+		}
+		text = clip(strconv.Itoa(s.log[index].Term)+text, 14)
+		v.Cells = append(v.Cells, brackets[:1]+text+brackets[1:])
 	}
 	return v
 }
 
-// draw draws the entry at index: [committed] or (not), with its command or only with its term.
-func (v *logView) draw(index int, whole bool) string {
-	i := index - (v.Last - len(v.Cells) + 1)
-	if i < 0 || i >= len(v.Cells) {
-		return ""
-	}
-	text, open, shut := v.Cells[i], "(", ")"
-	if !whole {
-		text, _, _ = strings.Cut(text, " ")
-	}
-	if index <= v.Commit {
-		open, shut = "[", "]"
-	}
-	return open + text + shut
-}
-
-// drawLogs draws several logs under one ruler. What is too wide loses the commands of old entries
-// first, then old entries, and the commands of the last three only in the end.
+// drawLogs draws several logs under one ruler, the newest entries with their commands as long as
+// these fit. Before them, as many as fit show only their terms.
 func drawLogs(views []*logView, columns int) string {
+	rows, heads, tails := make([]string, len(views)+1), []string{""}, []string{""}
 	last := 0
 	for _, v := range views {
 		last = max(last, v.Last)
-	}
-	first := max(1, last-maxCells+1)
-	for whole := first; ; { // from there on entries show their commands
-		rows := drawRows(views, first, whole, last)
-		switch {
-		case longest(rows) <= columns || first >= last && whole > last:
-			return strings.Join(rows, "\n")
-		case whole < last-2 || first >= last:
-			whole++
-		default:
-			first++
-			whole = max(first, whole)
-		}
-	}
-}
-
-func drawRows(views []*logView, first, whole, last int) []string {
-	rows := make([]string, len(views)+1) // the ruler first
-	for i, v := range views {
-		rows[i+1] = fmt.Sprintf("S%d %s t%d ", v.ID, v.Role, v.Term)
-	}
-	for index := first; index <= last+1; index++ {
-		column := longest(rows)
-		for i := range rows {
-			rows[i] += strings.Repeat(" ", column-len(rows[i]))
-		}
-		for i, v := range views {
-			rows[i+1] += v.draw(index, index >= whole)
-		}
-		rows[0] += fmt.Sprintf(" %d", index)
-	}
-	rows[0] = strings.TrimSuffix(rows[0], fmt.Sprintf(" %d", last+1))
-	for i, v := range views {
+		heads = append(heads, fmt.Sprintf("S%d %s t%d ", v.ID, v.Role, v.Term))
+		tail := ""
 		for _, by := range views {
 			if next := by.Next[v.ID]; next > 0 {
-				rows[i+1] += fmt.Sprintf(" S%d: match %d next %d", by.ID, by.Match[v.ID], next)
+				tail += fmt.Sprintf(" S%d: match %d next %d", by.ID, by.Match[v.ID], next)
 			}
+		}
+		tails = append(tails, tail)
+	}
+	room, whole := columns-longest(heads)-longest(tails), true
+	for index := last; index > max(0, last-maxCells); index-- {
+		column := drawColumn(views, index, whole)
+		if whole = whole && longest(column)+4*min(index-1, 6) <= room; !whole {
+			column = drawColumn(views, index, false)
+		}
+		if room -= longest(column); room < 0 && index < last {
+			break
+		}
+		for i, cell := range column {
+			rows[i] = fmt.Sprintf("%-*s%s", longest(column), cell, rows[i])
 		}
 	}
 	for i := range rows {
-		rows[i] = strings.TrimRight(rows[i], " ")
+		rows[i] = strings.TrimRight(fmt.Sprintf("%-*s", longest(heads), heads[i])+rows[i]+tails[i], " ")
 	}
-	return rows
+	return strings.Join(rows, "\n")
+}
+
+// drawColumn draws one index: the ruler, then each log's entry, whole or only with its term.
+func drawColumn(views []*logView, index int, whole bool) []string {
+	column := []string{fmt.Sprintf(" %d", index)}
+	for _, v := range views {
+		text := ""
+		if i := index - v.Last + len(v.Cells) - 1; 0 <= i && i < len(v.Cells) {
+			text = v.Cells[i]
+		}
+		if term, _, cut := strings.Cut(text, " "); cut && !whole {
+			text = term + text[len(text)-1:]
+		}
+		column = append(column, text)
+	}
+	return column
 }
 
 func longest(rows []string) (n int) {
@@ -2375,17 +2263,14 @@ type console struct {
 	over    bool           // quit was asked for
 }
 
-// Times of the console: until a command is sent again, until one that names a server is given up,
-// for a server's answer to a line, and for the messages that a command sets off.
+// Bounds of the console.
 const (
-	resendAfter = 200 * time.Millisecond
-	certainly   = 600 * time.Millisecond
-	lineAnswer  = time.Second
-	aftermath   = 30 * time.Millisecond
+	resendAfter = 200 * time.Millisecond // until a client's command is sent again
+	certainly   = 600 * time.Millisecond // until one that names a server is given up
+	lineAnswer  = time.Second            // for a server's answer to a line
+	aftermath   = 30 * time.Millisecond  // for the messages that a command sets off
+	maxLine     = 1 << 20                // bytes of a line that the console reads
 )
-
-// maxLine is the longest line that the console reads, in bytes.
-const maxLine = 1 << 20
 
 func newConsole(o options, screen *screen) *console {
 	conn, err := net.ListenUDP("udp", nil)
@@ -2434,6 +2319,49 @@ func (c *console) runLine(line string) {
 	}
 }
 
+// exec runs one command and prints its answer.
+func (c *console) exec(line string) {
+	whom, prefix, text, ids := "", "", "", c.ids
+	if c.self != none {
+		ids = []int{c.self}
+	}
+	var wrong error
+	if strings.HasPrefix(line, "@") {
+		whom, line = cutWord(line[1:])
+		ids, wrong = parseServers(whom, c.ids)
+	}
+	cmd, args, err := findCommand(line)
+	client := cmd.server == nil && cmd.here == nil
+	switch err = cmp.Or(wrong, err); {
+	case err != nil:
+	case len(line) > maxCommand:
+		err = fmt.Errorf("a command has at most %d bytes, not %d", maxCommand, len(line))
+	case cmd.server != nil:
+		c.command(ids, line, whom != "" || c.self == none)
+	case whom == "" && client:
+		text, err = c.request(line, none)
+	case whom == "":
+		text, err = cmd.here(c, args)
+	case cmd.here != nil:
+		err = fmt.Errorf("%s is a command of the console and goes without @", cmd.name)
+	case len(ids) > 1:
+		err = fmt.Errorf("%s goes to one server, or without @ to the leader", cmd.name)
+	default:
+		prefix = name(ids[0]) + ": "
+		text, err = c.request(line, ids[0])
+	}
+	if text != "" || err != nil {
+		c.print(prefix, text, err)
+	}
+	if cmd.acts && (whom != "" || c.drawing || !client) {
+		time.Sleep(aftermath) // so that the next command sees what this one set off
+	}
+	if cmd.acts && c.drawing {
+		text, _ = c.logs(nil)
+		c.screen.narrate(strings.Split(text, "\n")...)
+	}
+}
+
 // unknown is the error of a command that may or may not be carried out.
 type unknown string
 
@@ -2449,54 +2377,6 @@ func (c *console) print(prefix, text string, err error) {
 		}
 	}
 	c.screen.answer(prefix + strings.ReplaceAll(text, "\n", "\n"+prefix))
-}
-
-// exec runs one command and prints its answer.
-func (c *console) exec(line string) {
-	whom, ids := "", c.ids
-	if c.self != none {
-		ids = []int{c.self}
-	}
-	var wrong error
-	if strings.HasPrefix(line, "@") {
-		whom, line = cutWord(line[1:])
-		ids, wrong = parseServers(whom, c.ids)
-	}
-	cmd, args, err := findCommand(line)
-	client := cmd.server == nil && cmd.here == nil
-	switch err = cmp.Or(wrong, err); {
-	case err != nil:
-	case whom != "" && cmd.here != nil:
-		err = fmt.Errorf("%s is a command of the console and goes without @", cmd.name)
-	case whom != "" && client && len(ids) > 1:
-		err = fmt.Errorf("%s goes to one server, or without @ to the leader", cmd.name)
-	case len(line) > maxCommand:
-		err = fmt.Errorf("a command has at most %d bytes, not %d", maxCommand, len(line))
-	}
-	if err != nil {
-		c.print("", "", err)
-		return
-	}
-	switch {
-	case cmd.server != nil:
-		c.command(ids, line, whom != "" || c.self == none)
-	case cmd.here != nil:
-		text, err := cmd.here(c, args)
-		c.print("", text, err)
-	case whom != "":
-		text, err := c.request(line, ids[0])
-		c.print(name(ids[0])+": ", text, err)
-	default:
-		text, err := c.request(line, none)
-		c.print("", text, err)
-	}
-	if cmd.acts && (whom != "" || c.drawing || !client) {
-		time.Sleep(aftermath) // so that the next command sees what this one set off
-	}
-	if cmd.acts && c.drawing {
-		text, _ := c.logs(nil)
-		c.screen.narrate(strings.Split(text, "\n")...)
-	}
 }
 
 // command has servers run a line and prints their answers in order.
@@ -2523,41 +2403,40 @@ func (c *console) command(ids []int, line string, prefixed bool) {
 // ask sends a line to servers and waits for the answers. It is sent once only: a line may not be
 // safe to run twice.
 func (c *console) ask(ids []int, line string) map[int]*consoleReply {
-	pending, answers := map[int]int{}, map[int]*consoleReply{}
+	asked, answers := map[int]int{}, map[int]*consoleReply{}
 	for _, id := range ids {
 		if !c.cluster.killed(id) {
 			c.asked++
-			pending[c.asked] = id
+			asked[c.asked] = id
 			c.send(c.addresses[id], datagram{Console: &consoleLine{ID: c.asked, Line: line}})
 		}
 	}
-	until := time.Now().Add(lineAnswer)
+	patience := lineAnswer
 	if verb, n := cutWord(line); verb == "tick" {
 		ticks, _ := strconv.Atoi(n)
-		until = until.Add(2 * time.Duration(ticks) * tickApart)
+		patience += 2 * time.Duration(ticks) * tickApart
 	}
-	for len(pending) > 0 {
-		d, ok := c.receive(until)
-		if !ok {
-			break
+	c.await(patience, func(d *datagram) bool {
+		if r := d.ConsoleReply; r != nil && asked[r.ID] != none {
+			answers[asked[r.ID]] = r
+			delete(asked, r.ID)
 		}
-		if r := d.ConsoleReply; r != nil && pending[r.ID] != none {
-			answers[pending[r.ID]] = r
-			delete(pending, r.ID)
-		}
-	}
+		return len(asked) == 0
+	})
 	return answers
 }
 
 func (c *console) send(to netip.AddrPort, d datagram) { c.conn.WriteToUDPAddrPort(encode(d), to) }
 
-// receive waits for a datagram that can be read. What is not JSON comes out empty.
-func (c *console) receive(until time.Time) (d datagram, ok bool) {
-	buf := make([]byte, maxDatagram+1)
+// await hands over what arrives, at first nothing, until there is enough or the time is over.
+func (c *console) await(patience time.Duration, enough func(d *datagram) bool) {
+	buf, until := make([]byte, maxDatagram+1), time.Now().Add(patience)
 	c.conn.SetReadDeadline(until)
-	n, _, err := c.conn.ReadFromUDPAddrPort(buf)
-	json.Unmarshal(buf[:n], &d)
-	return d, err == nil || time.Now().Before(until) // some systems report a dead server here
+	for d := (&datagram{}); !enough(d) && time.Now().Before(until); {
+		n, _, _ := c.conn.ReadFromUDPAddrPort(buf) // some systems report a dead server here
+		d = &datagram{}
+		json.Unmarshal(buf[:n], d)
+	}
 }
 
 // request sends a client's command to the leader, wherever that is, until it is answered. Repeats
@@ -2571,11 +2450,9 @@ func (c *console) request(line string, at int) (string, error) {
 		to, patience = c.addresses[at], certainly
 	}
 	c.serial++
-	r := &request{Client: c.client, Serial: c.serial, Command: line}
 	silent, redirected := false, false
 	for until := time.Now().Add(patience); time.Now().Before(until); {
-		c.send(to, datagram{ClientRequest: r})
-		a := c.awaitReply(r)
+		a := c.try(to, line)
 		switch {
 		case a == nil: // the request was lost, or the answer, or the server
 			silent = true
@@ -2597,7 +2474,20 @@ func (c *console) request(line string, at int) (string, error) {
 	if !silent {
 		return "", errors.New("no server leads, nothing was done; try status, or again later")
 	}
-	return "", unknown("no answer in time; " + clip(ascii(line), 40) + " may still happen")
+	return "", unknown("no answer in time; " + clip(line, 40) + " may still happen")
+}
+
+// try sends a command to one server and returns the reply, or nil.
+func (c *console) try(to netip.AddrPort, line string) (reply *clientReply) {
+	c.send(to, datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}})
+	c.await(resendAfter, func(d *datagram) bool {
+		a := d.ClientReply
+		if a != nil && a.Client == c.client && a.Serial == c.serial && (a.Error != "" || a.Result != nil) {
+			reply = a
+		}
+		return reply != nil
+	})
+	return reply
 }
 
 // following returns the address to ask next: the one that a redirect names, or the next server's.
@@ -2613,36 +2503,6 @@ func (c *console) following(to netip.AddrPort, a *clientReply) netip.AddrPort {
 	}
 	at := slices.IndexFunc(c.ids, func(id int) bool { return c.addresses[id] == to })
 	return c.addresses[c.ids[(at+1)%len(c.ids)]]
-}
-
-func (c *console) awaitReply(r *request) *clientReply {
-	for until := time.Now().Add(resendAfter); ; {
-		d, ok := c.receive(until)
-		if !ok {
-			return nil
-		}
-		if a := d.ClientReply; a != nil && a.Client == r.Client && a.Serial == r.Serial &&
-			(a.Error != "" || a.Result != nil) {
-			return a
-		}
-	}
-}
-
-// parseServers reads a list such as 2,3 or S2 or all.
-func parseServers(word string, all []int) (ids []int, err error) {
-	if word == "all" {
-		return all, nil
-	}
-	for _, w := range strings.Split(word, ",") {
-		id, err := strconv.Atoi(strings.TrimPrefix(w, "S"))
-		if err != nil || !slices.Contains(all, id) {
-			return nil, fmt.Errorf("there is no server %s; there are %s", quote(w), list(all))
-		}
-		if !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
-	return ids, nil
 }
 
 func (c *console) help([]string) (text string, err error) {
@@ -2749,7 +2609,7 @@ func (f *faults) cuts(other int, m *Message) bool {
 func (h *host) keepsOut(m *Message) bool {
 	f := &h.faults
 	if f.cuts(m.From, m) {
-		h.server.lamport = max(h.server.lamport, m.At)
+		h.server.lamport = max(h.server.lamport, min(m.At, maxNumber/2))
 		h.tellLost(m, "x<", m.From, "cut")
 		return true
 	}
@@ -2761,9 +2621,8 @@ func (h *host) keepsOut(m *Message) bool {
 
 // copies returns the delays of the copies of m that are to be sent.
 func (h *host) copies(m *Message) []time.Duration {
-	f := &h.faults
-	noisy := func() bool { return rand.IntN(100) < f.noise }
-	if f.cuts(m.To, m) {
+	noisy := func() bool { return rand.IntN(100) < h.faults.noise }
+	if h.faults.cuts(m.To, m) {
 		h.tellLost(m, "x>", m.To, "cut")
 		return nil
 	}
@@ -2792,16 +2651,12 @@ func (h *host) tellLost(m *Message, arrow string, other int, why string) {
 
 // String lists the faults that are on, for status and for the prompt.
 func (f *faults) String() (text string) {
-	for _, kind := range []string{"all", "vote", "append"} {
-		var ids []int
-		for _, id := range slices.Sorted(maps.Keys(f.cut)) {
-			if f.cut[id] == kind {
-				ids = append(ids, id)
-			}
-		}
-		if len(ids) > 0 {
-			text += strings.TrimSuffix(fmt.Sprintf(" cut:%s-%s", list(ids), kind), "-all")
-		}
+	byKind := map[string][]int{}
+	for _, id := range slices.Sorted(maps.Keys(f.cut)) {
+		byKind[f.cut[id]] = append(byKind[f.cut[id]], id)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(byKind)) {
+		text += strings.TrimSuffix(fmt.Sprintf(" cut:%s-%s", list(byKind[kind]), kind), "-all")
 	}
 	if f.noise > 0 {
 		text += fmt.Sprintf(" noise:%d", f.noise)
@@ -2813,6 +2668,41 @@ func (f *faults) String() (text string) {
 		text += " tick:off"
 	}
 	return text
+}
+
+func (h *host) cutWires(args []string) (string, error) {
+	kind := append(args, "all")[1]
+	if kind != "all" && kind != "vote" && kind != "append" {
+		return "", fmt.Errorf("cut WHOM [vote|append], not %s", quote(kind))
+	}
+	ids, err := parseServers(args[0], slices.Sorted(maps.Keys(h.addresses)))
+	if h.faults.cut == nil {
+		h.faults.cut = map[int]string{}
+	}
+	for _, id := range ids {
+		if id != h.server.id {
+			h.faults.cut[id] = kind
+		}
+	}
+	return "ok", err
+}
+
+func (h *host) heal([]string) (string, error) {
+	h.faults.cut, h.faults.noise = nil, 0
+	return "ok", nil
+}
+
+func (h *host) setNoise(args []string) (string, error) { return set(&h.faults.noise, args[0], 100) }
+
+func (h *host) setWatch(args []string) (string, error) { return set(&h.server.watch, args[0], 3) }
+
+// set sets a number to what a person typed, from 0 to high.
+func set(what *int, word string, high int) (string, error) {
+	n, err := parseNumber(word, 0, high)
+	if err == nil {
+		*what = n
+	}
+	return "ok", err
 }
 
 // setTick stops the clock, lets it run, or lets some ticks pass while everything else goes on.
@@ -2860,7 +2750,7 @@ func (h *host) hold([]string) (string, error) {
 	h.faults.holding = true
 	text := ""
 	for i, m := range h.faults.held[:min(len(h.faults.held), 100)] {
-		text += clip(fmt.Sprintf("\n%d. <-S%d t%d %v", i+1, m.From, m.Term, m), width-4)
+		text += "\n" + clip(fmt.Sprintf("%d. <-S%d t%d %v", i+1, m.From, m.Term, m), width-4)
 	}
 	return cmp.Or(strings.TrimPrefix(text, "\n"), "ok"), nil
 }
@@ -2880,41 +2770,6 @@ func (h *host) release(args []string) (string, error) {
 		h.step(h.take(nil, m)...)
 	}
 	f.holding = again
-	return "ok", err
-}
-
-func (h *host) cutWires(args []string) (string, error) {
-	kind := append(args, "all")[1]
-	if kind != "all" && kind != "vote" && kind != "append" {
-		return "", fmt.Errorf("cut WHOM [vote|append], not %s", quote(kind))
-	}
-	ids, err := parseServers(args[0], slices.Sorted(maps.Keys(h.addresses)))
-	if h.faults.cut == nil {
-		h.faults.cut = map[int]string{}
-	}
-	for _, id := range ids {
-		if id != h.server.id {
-			h.faults.cut[id] = kind
-		}
-	}
-	return "ok", err
-}
-
-func (h *host) heal([]string) (string, error) {
-	h.faults.cut, h.faults.noise = nil, 0
-	return "ok", nil
-}
-
-func (h *host) setNoise(args []string) (string, error) { return set(&h.faults.noise, args[0], 100) }
-
-func (h *host) setWatch(args []string) (string, error) { return set(&h.server.watch, args[0], 3) }
-
-// set sets a number to what a person typed, from 0 to high.
-func set(what *int, word string, high int) (string, error) {
-	n, err := parseNumber(word, 0, high)
-	if err == nil {
-		*what = n
-	}
 	return "ok", err
 }
 
@@ -2956,7 +2811,7 @@ func main() {
 }
 
 func parseOptions(args []string) (o options, err error) {
-	flags := flag.NewFlagSet("raft", flag.ContinueOnError)
+	flags, help := flag.NewFlagSet("raft", flag.ContinueOnError), new(strings.Builder)
 	tick := flags.String("tick", "10ms", "length of a tick; with 1m, time stands still")
 	flags.IntVar(&o.n, "n", 3, "servers 1 to `N` on 127.0.0.1:9001 and up")
 	flags.StringVar(&o.peers, "peers", "", "the servers, instead of -n: `1=HOST:PORT,2=...`")
@@ -2965,24 +2820,22 @@ func parseOptions(args []string) (o options, err error) {
 	flags.IntVar(&o.watch, "watch", 1, "narration level, `0..3`")
 	flags.BoolVar(&o.noop, "noop", true, "leaders begin with an empty entry")
 	flags.BoolVar(&o.client, "client", false, "only a console, for commands on stdin")
-	help := new(strings.Builder)
 	flags.SetOutput(help)
-	if err = flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			fmt.Print("Raft in one file: a cluster in this terminal, or with a command, like get x, ",
-				"a client.\n", help)
-		}
-		return o, err
+	if err = flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		fmt.Print("Raft in one file: a cluster, or with a command, like get x, a client.\n", help)
 	}
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	o.args = flags.Args()
-	o.tick, err = time.ParseDuration(*tick)
-	if _, bare := strconv.Atoi(*tick); bare == nil {
-		err = fmt.Errorf("-tick %s has no unit; try -tick %sms", *tick, *tick)
-	}
+	_, bare := strconv.Atoi(*tick)
+	tickLength, wrong := time.ParseDuration(*tick)
+	o.tick = tickLength
 	switch {
 	case err != nil:
+	case bare == nil:
+		err = fmt.Errorf("-tick %s has no unit; try -tick %sms", *tick, *tick)
+	case wrong != nil:
+		err = wrong
 	case o.tick < time.Millisecond || o.tick > time.Minute:
 		err = fmt.Errorf("-tick %v is not from 1ms to 1m", o.tick)
 	case given["n"] && given["peers"]:
@@ -2993,10 +2846,13 @@ func parseOptions(args []string) (o options, err error) {
 		err = fmt.Errorf("-watch %d is not from 0 to 3", o.watch)
 	case !given["peers"] && (o.n < 1 || o.n > 99):
 		err = fmt.Errorf("-n %d is not from 1 to 99", o.n)
+	default:
+		err = o.readPeers(given)
 	}
-	if err != nil {
-		return o, err
-	}
+	return o, err
+}
+
+func (o *options) readPeers(given map[string]bool) (err error) {
 	for id := 1; id <= o.n && !given["peers"]; id++ {
 		o.peers += fmt.Sprintf(",%d=127.0.0.1:%d", id, 9000+id)
 	}
@@ -3005,7 +2861,7 @@ func parseOptions(args []string) (o options, err error) {
 	if _, ok := o.addresses[o.id]; err == nil && given["id"] && !ok {
 		err = fmt.Errorf("-id %d is not among the servers %s", o.id, o.peers)
 	}
-	return o, err
+	return err
 }
 
 // parsePeers reads 1=HOST:PORT,2=HOST:PORT.
@@ -3023,16 +2879,16 @@ func parsePeers(peers string) (map[int]netip.AddrPort, error) {
 			return nil, fmt.Errorf("-peers: %s: %v", quote(peer), err)
 		}
 		address := netip.AddrPortFrom(resolved.AddrPort().Addr().Unmap(), uint16(resolved.Port))
-		ip := address.Addr()
+		ip, pair := address.Addr(), fmt.Sprintf("%v and %v", before, address.Addr())
 		switch {
 		case addresses[id].IsValid() || taken[address]:
-			return nil, fmt.Errorf("-peers: the number or the address of %s stands there twice", quote(peer))
+			return nil, fmt.Errorf("-peers: the number or the address of %s is there twice", quote(peer))
 		case !ip.IsValid() || ip.IsUnspecified() || address.Port() == 0:
-			return nil, fmt.Errorf("-peers: %s needs a host and a port that others can send to", quote(peer))
+			return nil, fmt.Errorf("-peers: %s needs a host and a port to send to", quote(peer))
 		case before.IsValid() && before.Is4() != ip.Is4():
-			return nil, fmt.Errorf("-peers: %v and %v: IPv4 and IPv6 cannot reach each other", before, ip)
+			return nil, fmt.Errorf("-peers: %s: IPv4 and IPv6 cannot reach each other", pair)
 		case before.IsValid() && before.IsLoopback() != ip.IsLoopback():
-			return nil, fmt.Errorf("-peers: %v and %v: a loopback address is not reached from outside", before, ip)
+			return nil, fmt.Errorf("-peers: %s: a loopback address is not reached from outside", pair)
 		}
 		addresses[id], taken[address], before = address, true, ip
 	}
@@ -3061,18 +2917,21 @@ func runClient(o options) {
 	}
 	c.screen.people = false // one command is not a session
 	line := strings.Join(o.args, " ")
+	var err error
 	for i, arg := range o.args {
 		value := o.args[0] == "set" && i >= 2
 		if fields := strings.Fields(arg); !value && (len(fields) != 1 || fields[0] != arg) {
-			c.print("", "", fmt.Errorf("the argument %s is not one word; nothing was done", quote(arg)))
-			c.leave()
+			err = fmt.Errorf("the argument %s is not one word; nothing was done", quote(arg))
 		}
 	}
 	if !printable(line) {
-		c.print("", "", errors.New("the command is not one line of printable UTF-8 text"))
-		c.leave()
+		err = errors.New("the command is not one line of printable UTF-8 text; nothing was done")
 	}
-	c.exec(line)
+	if err != nil {
+		c.print("", "", err)
+	} else {
+		c.exec(line)
+	}
 	c.leave()
 }
 
@@ -3090,9 +2949,8 @@ func runServer(o options) {
 	if err != nil {
 		fatal("%v", err)
 	}
-	peers := slices.DeleteFunc(slices.Clone(ids), func(id int) bool { return id == o.id })
-	random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
-	s := newServer(o.id, peers, state, random)
+	peers := slices.DeleteFunc(ids, func(id int) bool { return id == o.id })
+	s := newServer(o.id, peers, state, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	s.watch, s.noopOff = o.watch, !o.noop
 	h := &host{server: s, disk: disk, conn: conn, addresses: o.addresses, screen: openScreen(),
 		inputs: make(chan any, maxInputs), clock: time.NewTicker(o.tick), tick: o.tick}
@@ -3158,18 +3016,15 @@ func runCluster(o options) {
 
 // start starts a server and returns when it is ready.
 func (cl *cluster) start(id int) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	o := cl.options
+	self, err := os.Executable()
 	cmd := exec.Command(self, "-id", strconv.Itoa(id), "-peers", o.peers, "-dir", o.dir, "-tick",
 		o.tick.String(), "-watch", strconv.Itoa(o.watch), fmt.Sprintf("-noop=%v", o.noop))
 	cmd.Env = append(os.Environ(), inCluster+"=1")
 	_, err1 := cmd.StdinPipe() // it ends when this process does
 	stdout, err2 := cmd.StdoutPipe()
 	stderr, err3 := cmd.StderrPipe()
-	if err := cmp.Or(err1, err2, err3, cmd.Start()); err != nil {
+	if err := cmp.Or(err, err1, err2, err3, cmd.Start()); err != nil {
 		return fmt.Errorf("server %d does not start: %w", id, err)
 	}
 	narration := bufio.NewReader(stderr)
@@ -3187,12 +3042,8 @@ func (cl *cluster) start(id int) error {
 // follow shows a server's narration until it ends. It always drains the pipe: a server must not
 // wait for a terminal.
 func (cl *cluster) follow(id int, p *process, narration *bufio.Reader) {
-	for {
-		line, err := narration.ReadString('\n')
-		if err != nil {
-			break
-		}
-		cl.screen.narrate(strings.TrimRight(line, "\n"))
+	for lines := bufio.NewScanner(narration); lines.Scan(); {
+		cl.screen.narrate(lines.Text())
 	}
 	p.cmd.Wait()
 	if !p.killed.Load() {
@@ -3203,12 +3054,11 @@ func (cl *cluster) follow(id int, p *process, narration *bufio.Reader) {
 }
 
 func (cl *cluster) runs(id int) bool {
-	p := cl.processes[id]
-	if p == nil {
+	if cl.processes[id] == nil {
 		return false
 	}
 	select {
-	case <-p.gone:
+	case <-cl.processes[id].gone:
 		return false
 	default:
 		return true

@@ -1,13 +1,14 @@
 // Raft, all of Figure 2, in one file: servers that elect a leader, keep a replicated log and serve
 // a key-value store from it, over UDP, with files that survive kill -9.
 //
-// Put Figure 2 of the Raft paper (Ongaro and Ousterhout, extended version) beside this file and read
-// on. To see it run, type go run . and then set x 1, get x, kill 1, get x, start 1, logs, help.
+// Put Figure 2 of the Raft paper (Ongaro and Ousterhout, extended version) beside this file and
+// read on. To see it run, type go run . and then set x 1, get x, kill 1, get x, start 1, logs,
+// help.
 //
 // Part I is Figure 2 with the reasons: inputs go into Step and effects come out of it, without any
-// socket, file, goroutine or clock. Part II adds clients, Part III the machine around the algorithm.
-// Parts I and II are the first half of an evening. Part IV, the laboratory, can be skipped without
-// loss, and so can every call of tell and count: they narrate and change nothing.
+// socket, file, goroutine or clock. Part II adds clients, Part III the machine around the
+// algorithm. Parts I and II are the first half of an evening. Part IV, the laboratory, can be
+// skipped without loss, and so can every call of tell and count: they narrate and change nothing.
 //
 //	I    1 State · 2 Messages · 3 The log · 4 Step · 5 Elections · 6 Replication
 //	     7 Commit and apply
@@ -188,8 +189,8 @@ func newServer(id int, peers []int, disk persistent, r *rand.Rand) *server {
 }
 
 // setTermAndVote is the only function that changes currentTerm and votedFor. They are one record: a
-// crash between two would leave a vote that belongs to another term. must stops the process when the
-// impossible has happened, before the damage spreads. Each use names the invariant.
+// crash between two would leave a vote that belongs to another term. must stops the process when
+// the impossible has happened, before the damage spreads. Each use names the invariant.
 func (s *server) setTermAndVote(term, votedFor int) {
 	newVote := term == s.currentTerm && s.votedFor == none
 	must(term > s.currentTerm || newVote, "terms never fall, and there is one vote per term")
@@ -251,8 +252,8 @@ type appendEntries struct {
 }
 
 // appendEntriesReply repeats the seq of what it answers. MatchIndex is not Figure 2's variable of
-// that name, which the leader keeps, but news for it: up to there the logs agree. A refusal by [AE1]
-// has no field but success, because what it answers is of an earlier reign.
+// that name, which the leader keeps, but news for it: up to there the logs agree. A refusal by
+// [AE1] has no field but success, because what it answers is of an earlier reign.
 type appendEntriesReply struct {
 	Success    bool `json:"success"`
 	MatchIndex int  `json:"matchIndex,omitempty"`
@@ -282,11 +283,12 @@ func (s *server) matches(index, term int) bool {
 // upToDate compares a candidate's last entry with ours (§5.4.1): the later term wins, and of equal
 // terms the longer log.
 func (s *server) upToDate(lastLogTerm, lastLogIndex int) bool {
-	return lastLogTerm > s.lastTerm() || lastLogTerm == s.lastTerm() && lastLogIndex >= s.lastIndex()
+	return lastLogTerm > s.lastTerm() ||
+		lastLogTerm == s.lastTerm() && lastLogIndex >= s.lastIndex()
 }
 
-// firstIndexOf returns the first index whose term is at least term, or lastIndex+1. Terms never fall
-// along a log, so a binary search finds it.
+// firstIndexOf returns the first index whose term is at least term, or lastIndex+1. Terms never
+// fall along a log, so a binary search finds it.
 func (s *server) firstIndexOf(term int) int {
 	return sort.Search(len(s.log), func(index int) bool { return s.log[index].Term >= term })
 }
@@ -401,16 +403,17 @@ func (s *server) majority() int { return (len(s.peers)+1)/2 + 1 }
 // ---- 5. Elections (§5.2, §5.4.1) ----------------------------------------------------------------
 //
 // From silence to a leader: the timeout, the candidate, the voter, the count. Two things make it
-// safe. A server votes once per term, so one term never has two leaders. And it votes only for a log
-// at least as up to date as its own, so every leader has every committed entry.
+// safe. A server votes once per term, so one term never has two leaders. And it votes only for a
+// log at least as up to date as its own, so every leader has every committed entry.
 
 // electionTimeout begins an election when this server has waited long enough.
 func (s *server) electionTimeout() {
 	if s.role == leader || s.now < s.electionDue {
 		return
 	}
-	// Without an answer from a majority, a new term could not be won either, but it would depose the
-	// leader that others may have. A deaf server, or one that was cut off, asks on in its term (D8).
+	// Without an answer from a majority, a new term could not be won either, but it would depose
+	// the leader that others may have. A deaf server, or one that was cut off, asks on in its term
+	// (D8).
 	if s.role == candidate && len(s.votes) < s.majority() { // [CQ2]
 		s.resetElectionTimer()
 		s.tell(1, "CQ2", "%d of %d answered, asks again in t%d",
@@ -423,8 +426,9 @@ func (s *server) electionTimeout() {
 }
 
 // resetElectionTimer draws a new timeout. Only three events restart a running one: a message from
-// the current leader, a granted vote, and an election begun. A leader has none running, so it starts
-// one when it becomes a follower. The random spread keeps candidates from splitting every vote.
+// the current leader, a granted vote, and an election begun. A leader has none running, so it
+// starts one when it becomes a follower. The random spread keeps candidates from splitting every
+// vote.
 func (s *server) resetElectionTimer() {
 	s.electionDue = s.now + electionTicksMin + s.rand.IntN(electionTicksMax-electionTicksMin+1)
 }
@@ -514,8 +518,8 @@ func (s *server) becomeLeader() {
 }
 
 // stepDown ends the reign of a leader that no majority hears or that hears no majority: others may
-// be able to do better. It keeps its term, and its vote for itself. Its next election timeout begins
-// a new term, as any follower's does, so one server never leads one term twice.
+// be able to do better. It keeps its term, and its vote for itself. Its next election timeout
+// begins a new term, as any follower's does, so one server never leads one term twice.
 func (s *server) stepDown() {
 	if s.role != leader {
 		return
@@ -582,8 +586,8 @@ func (s *server) sendAppendEntries(tag string, p int, entries []*entry) {
 		Entries: entries, LeaderCommit: s.commitIndex}})
 }
 
-// onAppendEntries is the receiver's half of Figure 2's AppendEntries box. [All2] has run, so term is
-// never above currentTerm.
+// onAppendEntries is the receiver's half of Figure 2's AppendEntries box. [All2] has run, so term
+// is never above currentTerm.
 func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 	if term < s.currentTerm { // [AE1]
 		s.send("AE1", from, Message{AppendEntriesReply: &appendEntriesReply{}})
@@ -598,8 +602,8 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 	}
 	for i, e := range ae.Entries {
 		index := prev + 1 + i
-		// Only a real conflict deletes anything. A late, shorter AppendEntries is not a conflict, and
-		// cutting the log to its length would erase entries that this server has confirmed.
+		// Only a real conflict deletes anything. A late, shorter AppendEntries is not a conflict,
+		// and cutting the log to its length would erase entries that this server has confirmed.
 		if !s.matches(index, e.Term) {
 			last := s.lastIndex()
 			s.store(index, ae.Entries[i:]...) // [AE3] [AE4]
@@ -631,8 +635,9 @@ func (s *server) follow(leaderID int) {
 	}
 }
 
-// refusal says where the leader should try again (D5): at the first entry of the term that conflicts,
-// since a leader that lacks one entry of a term often lacks more of them; or behind our last entry.
+// refusal says where the leader should try again (D5): at the first entry of the term that
+// conflicts, since a leader that lacks one entry of a term often lacks more of them; or behind our
+// last entry.
 func (s *server) refusal(prev, seq int) *appendEntriesReply {
 	r := &appendEntriesReply{Seq: seq, PrevLogIndex: prev, ConflictIndex: s.lastIndex() + 1}
 	if prev <= s.lastIndex() {
@@ -654,8 +659,9 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 	w.answeredSeq = max(w.answeredSeq, r.Seq)
 
 	// 2. A success counts for what it confirms, and matchIndex never falls, since replies overtake
-	// each other. A refusal counts if it refuses what would be sent now. When one arrives twice, the
-	// first has lowered nextIndex, say from 10 to 7; the second still refuses 9, and falls away.
+	// each other. A refusal counts if it refuses what would be sent now. When one arrives twice,
+	// the first has lowered nextIndex, say from 10 to 7; the second still refuses 9, and falls
+	// away.
 	refused := !r.Success && r.PrevLogIndex == s.nextIndex[from]-1
 	if r.Success { // [Lead3a]
 		s.matchIndex[from] = max(s.matchIndex[from], r.MatchIndex)
@@ -715,8 +721,9 @@ func (s *server) advanceCommitIndex() {
 	}
 }
 
-// applyCommitted applies what is committed, at most maxApply entries in one Step. All servers apply the same entries in the same order,
-// and the outcome depends on nothing else, so all state machines are equal.
+// applyCommitted applies what is committed, at most maxApply entries in one Step. All servers apply
+// the same entries in the same order, and the outcome depends on nothing else, so all state
+// machines are equal.
 func (s *server) applyCommitted() {
 	for n := 0; n < maxApply && s.behind(); n++ { // [All1]
 		s.lastApplied++
@@ -788,8 +795,8 @@ func (e *entry) MarshalText() ([]byte, error) {
 	return fmt.Appendf(nil, "%d %s %d %s", e.Term, e.Client, e.Serial, e.Command), nil
 }
 
-// UnmarshalText takes exactly what MarshalText writes for an entry that a leader could have made, so
-// a command in a log can always be executed.
+// UnmarshalText takes exactly what MarshalText writes for an entry that a leader could have made,
+// so a command in a log can always be executed.
 func (e *entry) UnmarshalText(text []byte) error {
 	words := append(strings.SplitN(string(text), " ", 4), "", "", "")
 	term, err := parseNumber(words[0], 1, maxNumber)
@@ -865,7 +872,8 @@ func parse(command string) (op operation, err error) {
 		usage, fits = "KEY [N]", len(args) <= 1
 		op.n, err = strconv.ParseInt(cmp.Or(rest, "1"), 10, 64)
 	default:
-		return op, fmt.Errorf("no such command %s; there are set, get, del, incr and cas", quote(verb))
+		return op, fmt.Errorf("no such command %s; there are set, get, del, incr and cas",
+			quote(verb))
 	}
 	switch {
 	case key == "" || !fits:
@@ -878,8 +886,8 @@ func parse(command string) (op operation, err error) {
 	return op, nil
 }
 
-// printable reports whether text is made of characters that show, and of spaces. U+FFFD is excluded:
-// it is what encoding/json puts in the place of broken UTF-8.
+// printable reports whether text is made of characters that show, and of spaces. U+FFFD is
+// excluded: it is what encoding/json puts in the place of broken UTF-8.
 func printable(text string) bool {
 	return !strings.ContainsFunc(text, func(c rune) bool {
 		return !unicode.IsPrint(c) || c == unicode.ReplacementChar
@@ -953,13 +961,13 @@ func unchanged(format string, args ...any) answer {
 // ---- 9. Exactly once (§8) -----------------------------------------------------------------------
 //
 // A client that gets no answer cannot know whether its command was lost or only the answer. It must
-// ask again, and the command must not be carried out twice. So a write carries the client's name and
-// a serial, and the state machine remembers each client's latest serial with its answer. An older
-// serial gets no answer at all: its client has moved on.
+// ask again, and the command must not be carried out twice. So a write carries the client's name
+// and a serial, and the state machine remembers each client's latest serial with its answer. An
+// older serial gets no answer at all: its client has moved on.
 //
 // What is carried out is decided when an entry is applied, so it is the same on every server. The
-// leader's look before it appends only saves an entry. Sessions live as long as the log, so there is
-// no window in which a repeat could be taken for something new.
+// leader's look before it appends only saves an entry. Sessions live as long as the log, so there
+// is no window in which a repeat could be taken for something new.
 
 // clients is what a server keeps for its clients, besides the log.
 type clients struct {
@@ -1019,9 +1027,9 @@ type waiter struct {
 	to     netip.AddrPort
 }
 
-// isRepeat deals with a write that this leader or the state machine has seen, and reports whether it
-// was one. A repeat of what an earlier leader appended and nobody has applied yet is not recognized
-// here. It is appended again, and [SE2] makes it harmless.
+// isRepeat deals with a write that this leader or the state machine has seen, and reports whether
+// it was one. A repeat of what an earlier leader appended and nobody has applied yet is not
+// recognized here. It is appended again, and [SE2] makes it harmless.
 func (s *server) isRepeat(r *request) bool {
 	if w, ok := s.waiting[r.Client]; ok && r.Serial <= w.serial { // [SE1]
 		if r.Serial == w.serial {
@@ -1088,7 +1096,8 @@ func (s *server) serveReads() {
 	if s.role != leader || len(s.reads) == 0 {
 		return
 	}
-	confirmed := s.majorityReached(math.MaxInt, func(p int) int { return s.progress[p].answeredSeq })
+	answered := func(p int) int { return s.progress[p].answeredSeq }
+	confirmed := s.majorityReached(math.MaxInt, answered)
 	n := 0
 	for ; n < len(s.reads); n++ {
 		r := s.reads[n]
@@ -1122,8 +1131,8 @@ func (s *server) serveReads() {
 //	150e60d3 2 1 c6decc60aee2d61a0 1 set x 1
 //
 // The first line names the members because quorums must never depend on what somebody types. Two
-// gaps are confessed. A flipped bit in the last line looks like a torn tail. And a file that is gone
-// at a start looks like a new server, which may vote again in a term in which it has voted.
+// gaps are confessed. A flipped bit in the last line looks like a torn tail. And a file that is
+// gone at a start looks like a new server, which may vote again in a term in which it has voted.
 
 // record is one change of persistent state: an entry at an index, or a term with its vote.
 type record struct {
@@ -1241,7 +1250,8 @@ func (p *persistent) replayTermAndVote(text string) error {
 	case r.term < max(p.currentTerm, 1):
 		return fmt.Errorf("the term falls from %d to %d", p.currentTerm, r.term)
 	case r.term == p.currentTerm && p.votedFor != none && r.votedFor != p.votedFor:
-		return fmt.Errorf("the vote in term %d changes from %d to %d", r.term, p.votedFor, r.votedFor)
+		return fmt.Errorf("the vote in term %d changes from %d to %d",
+			r.term, p.votedFor, r.votedFor)
 	}
 	p.currentTerm, p.votedFor = r.term, r.votedFor
 	return nil
@@ -1349,7 +1359,8 @@ func syncFolders(dir string) error {
 
 // cannotSync recognizes a file system that does not sync folders, which is no reason not to start.
 func cannotSync(err error) bool {
-	return runtime.GOOS == "windows" || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
+	return runtime.GOOS == "windows" ||
+		errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
 }
 
 // ---- 12. Network --------------------------------------------------------------------------------
@@ -1360,12 +1371,13 @@ func cannotSync(err error) bool {
 //
 //	→ {"clientRequest":{"client":"c7","serial":1,"command":"incr n"}}
 //	← {"clientReply":{"client":"c7","serial":1,"result":"1"}}
-//	← {"clientReply":{"client":"c7","serial":1,"error":"not the leader","leader":2,
-//	   "address":"127.0.0.1:9002"}}
 //	→ {"console":{"id":7,"line":"peek x"}}
 //	← {"consoleReply":{"id":7,"text":"1"}}
 //	← {"consoleReply":{"id":8,"logView":{"id":1,"role":"F","term":2,"commit":2,"last":2,
 //	   "cells":["1","1 x=1"]}}}
+
+// addressMap has the addresses of all servers.
+type addressMap map[int]netip.AddrPort
 
 // datagram is anything that travels.
 type datagram struct {
@@ -1408,14 +1420,15 @@ func encodeReply(r *reply, address string) []byte {
 }
 
 // decode reads a datagram for server self. It returns an input for the loop, or why there is none.
-func decode(data []byte, from netip.AddrPort, self int, addresses map[int]netip.AddrPort) (any, string) {
+func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (any, string) {
 	var d datagram
 	if err := json.Unmarshal(data, &d); err != nil {
 		return nil, "not one of our JSON objects: " + err.Error()
 	}
 	bodies := 0
 	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil,
-		d.AppendEntries != nil, d.AppendEntriesReply != nil, d.ClientRequest != nil, d.Console != nil} {
+		d.AppendEntries != nil, d.AppendEntriesReply != nil,
+		d.ClientRequest != nil, d.Console != nil} {
 		if is {
 			bodies++
 		}
@@ -1445,7 +1458,7 @@ func validClient(client string) bool {
 const maxNumber = 1 << 52
 
 // checkMessage returns why no honest server has sent m to us from this address, or nothing.
-func checkMessage(m *Message, from netip.AddrPort, self int, addresses map[int]netip.AddrPort) string {
+func checkMessage(m *Message, from netip.AddrPort, self int, addresses addressMap) string {
 	address, known := addresses[m.From]
 	switch {
 	case m.To != self:
@@ -1519,8 +1532,8 @@ type host struct {
 	server    *server
 	disk      *disk
 	conn      *net.UDPConn
-	addresses map[int]netip.AddrPort // of all servers
-	inputs    chan any               // input, *consoleLine or dropped
+	addresses addressMap
+	inputs    chan any // input, *consoleLine or dropped
 	clock     *time.Ticker
 	tick      time.Duration
 	screen    *screen
@@ -1544,8 +1557,8 @@ func (h *host) run() {
 }
 
 // turn waits until something happens and deals with it, and with all that is waiting besides. It
-// reports whether it was wake that happened. The tick comes behind the datagrams that arrived before
-// it: a busy server must not depose a leader whose heartbeat waits in the channel.
+// reports whether it was wake that happened. The tick comes behind the datagrams that arrived
+// before it: a busy server must not depose a leader whose heartbeat waits in the channel.
 func (h *host) turn(wake <-chan time.Time) (woken bool) {
 	work := make(chan bool, 1)
 	if h.server.behind() {
@@ -1606,8 +1619,8 @@ func (h *host) perform(out Output) {
 		h.send(&out.Early[i])
 	}
 	if err := h.disk.append(out.Persist); err != nil { // [Persist] [DK5]
-		h.fatal("%s: %v; this server stops and has answered nothing since. See to the disk and the "+
-			"folder, then start it again", h.disk.name, err)
+		h.fatal("%s: %v; this server stops and has answered nothing since. See to the disk and "+
+			"the folder, then start it again", h.disk.name, err)
 	}
 	for i := range out.Send {
 		h.send(&out.Send[i])
@@ -1718,8 +1731,8 @@ func (h *host) fatal(format string, args ...any) {
 //
 // One line per rule that fires: Lamport number, server, role (F, C or L), term, tag, text. Every
 // message carries its sender's Lamport number, so sort -n over the narration of all servers is one
-// causal story. #3t2 is entry 3, of term 2. Level 1 tells of roles, terms, commits, refusals, faults
-// and the disk; 2 also of messages; 3 also of idle heartbeats.
+// causal story. #3t2 is entry 3, of term 2. Level 1 tells of roles, terms, commits, refusals,
+// faults and the disk; 2 also of messages; 3 also of idle heartbeats.
 
 // voice is what a server needs to narrate. Nothing else depends on it.
 type voice struct {
@@ -1771,7 +1784,8 @@ func (s *server) tellSent(tag string, m *Message) (lamport int) {
 	switch vote, ae, r := m.RequestVoteReply, m.AppendEntries, m.AppendEntriesReply; {
 	case vote != nil && !vote.VoteGranted:
 		level = 1
-		text += fmt.Sprintf(": voted %s, last #%dt%d", name(s.votedFor), s.lastIndex(), s.lastTerm())
+		text += fmt.Sprintf(": voted %s, last #%dt%d",
+			name(s.votedFor), s.lastIndex(), s.lastTerm())
 	case r != nil && !r.Success:
 		level = 1
 	case s.idle(m):
@@ -1990,9 +2004,9 @@ func (sc *screen) end(line string) {
 
 // ---- 15. Console --------------------------------------------------------------------------------
 //
-// The console is a client, also of the server whose terminal it shares. What concerns the data (set,
-// get, …) it sends to the leader in the client's form and repeats until there is an answer. What
-// concerns servers (status, cut, …) it sends to their loops. One table holds every command.
+// The console is a client, also of the server whose terminal it shares. What concerns the data
+// (set, get, …) it sends to the leader in the client's form and repeats until there is an answer.
+// What concerns servers (status, cut, …) it sends to their loops. One table holds every command.
 
 // command is one row of the table. server runs in a server's loop, here in the console. With
 // neither, it is a client's command. acts: it sets off messages or may change a log.
@@ -2018,12 +2032,12 @@ func commands() []command {
 		{"peek", "KEY", "read a server's own table, perhaps stale", false, (*host).peek, nil},
 		{"timeout", "", "end the election timeout now", true, (*host).timeout, nil},
 		{"beat", "", "leader: let a heartbeat interval pass now", true, (*host).beat, nil},
-		{"tick", "off|on|N", "stop the clock, let it run, let N ticks pass", true, (*host).setTick, nil},
+		{"tick", "off|on|N", "stop the clock, let it run, let N pass", true, (*host).setTick, nil},
 		{"cut", "WHOM [vote|append]", "cut the wires to 2,3 or all", false, (*host).cutWires, nil},
 		{"heal", "", "end cuts and noise", false, (*host).heal, nil},
-		{"noise", "PERCENT", "lose, double, delay what a server sends", false, (*host).setNoise, nil},
+		{"noise", "PERCENT", "lose, double, delay what is sent", false, (*host).setNoise, nil},
 		{"hold", "", "queue arriving messages; again: list them", false, (*host).hold, nil},
-		{"release", "[N]", "handle N of them, or all and queue no more", true, (*host).release, nil},
+		{"release", "[N]", "handle N, or all and queue no more", true, (*host).release, nil},
 		{"kill", "WHOM", "kill -9 a server's process (go run .)", false, nil, (*console).kill},
 		{"start", "WHOM", "start it again", true, nil, (*console).start},
 		{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 all", false, (*host).setWatch, nil},
@@ -2089,7 +2103,8 @@ func (h *host) execute(l *consoleLine) {
 	cmd, args, err := findCommand(l.Line)
 	switch from := l.from.Addr(); {
 	case !from.IsLoopback() && from != h.addresses[h.server.id].Addr():
-		err = fmt.Errorf("S%d takes commands from its own machine only, not from %v", h.server.id, from)
+		err = fmt.Errorf("S%d takes commands from its own machine only, not from %v",
+			h.server.id, from)
 	case err != nil:
 	case cmd.name == "logs":
 		r.LogView = h.logView()
@@ -2120,9 +2135,9 @@ func (h *host) status([]string) (string, error) {
 			due = min(due, w.heartbeatDue)
 		}
 	}
-	text := fmt.Sprintf("S%d %s t%d, voted %s, leader %s, log %d, commit %d, applied %d, timer %d",
-		s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID), s.lastIndex(), s.commitIndex,
-		s.lastApplied, due-s.now)
+	text := fmt.Sprintf("S%d %s t%d, voted %s, leader %s, log %d commit %d applied %d timer %d",
+		s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
+		s.lastIndex(), s.commitIndex, s.lastApplied, due-s.now)
 	return strings.TrimSuffix(clip(text, width-4)+"\n"+h.faults.String(), "\n"), nil
 }
 
@@ -2164,7 +2179,8 @@ const maxCells = 200
 // logView draws each entry with its term and command, [committed] or (not).
 func (h *host) logView() *logView {
 	s := h.server
-	v := &logView{ID: s.id, Role: "FCL"[s.role : s.role+1], Term: s.currentTerm, Last: s.lastIndex()}
+	role := "FCL"[s.role : s.role+1]
+	v := &logView{ID: s.id, Role: role, Term: s.currentTerm, Last: s.lastIndex()}
 	if s.role == leader {
 		v.Next, v.Match = s.nextIndex, s.matchIndex
 	}
@@ -2216,7 +2232,8 @@ func drawLogs(views []*logView, columns int) string {
 		}
 	}
 	for i := range rows {
-		rows[i] = strings.TrimRight(fmt.Sprintf("%-*s", longest(heads), heads[i])+rows[i]+tails[i], " ")
+		row := fmt.Sprintf("%-*s%s%s", longest(heads), heads[i], rows[i], tails[i])
+		rows[i] = strings.TrimRight(row, " ")
 	}
 	return strings.Join(rows, "\n")
 }
@@ -2246,9 +2263,9 @@ func longest(rows []string) (n int) {
 
 // console reads commands, runs them and prints their answers.
 type console struct {
-	self      int                    // the server whose terminal this is, or none
-	cluster   *cluster               // the processes that kill and start work on, or nil
-	addresses map[int]netip.AddrPort // of all servers
+	self      int      // the server whose terminal this is, or none
+	cluster   *cluster // the processes that kill and start work on, or nil
+	addresses addressMap
 	ids       []int
 	conn      *net.UDPConn
 	screen    *screen
@@ -2482,7 +2499,8 @@ func (c *console) try(to netip.AddrPort, line string) (reply *clientReply) {
 	c.send(to, datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}})
 	c.await(resendAfter, func(d *datagram) bool {
 		a := d.ClientReply
-		if a != nil && a.Client == c.client && a.Serial == c.serial && (a.Error != "" || a.Result != nil) {
+		if a != nil && a.Client == c.client && a.Serial == c.serial &&
+			(a.Error != "" || a.Result != nil) {
 			reply = a
 		}
 		return reply != nil
@@ -2495,7 +2513,8 @@ func (c *console) following(to netip.AddrPort, a *clientReply) netip.AddrPort {
 	if a != nil && a.Leader != none {
 		address, err := netip.ParseAddrPort(a.Address)
 		if err == nil && c.addresses[a.Leader] != address {
-			c.screen.narrate(fmt.Sprintf("the leader, S%d at %v, is not in our list", a.Leader, address))
+			c.screen.narrate(fmt.Sprintf("the leader, S%d at %v, is not in our list",
+				a.Leader, address))
 		}
 		if err == nil {
 			return address
@@ -2559,7 +2578,8 @@ func (c *console) start(args []string) (string, error) {
 }
 
 // onProcesses does something to a list of processes, if all of them run or none of them does.
-func (c *console) onProcesses(word string, run bool, do func(cl *cluster, id int) error) (string, error) {
+func (c *console) onProcesses(word string, run bool,
+	do func(cl *cluster, id int) error) (string, error) {
 	if c.cluster == nil {
 		return "", errors.New("kill and start need the terminal of a cluster (go run .); " +
 			"elsewhere, the system's kill -9 does it")
@@ -2776,8 +2796,8 @@ func (h *host) release(args []string) (string, error) {
 // ---- 17. Cluster and main -----------------------------------------------------------------------
 //
 // Without -id, this process is only a console, and every server is a process of its own, which it
-// starts, kills and starts again. A server of a cluster reads its parent's pipe and leaves when that
-// ends, so none outlives the cluster, whatever happens to it.
+// starts, kills and starts again. A server of a cluster reads its parent's pipe and leaves when
+// that ends, so none outlives the cluster, whatever happens to it.
 
 // options is the command line.
 type options struct {
@@ -2786,7 +2806,7 @@ type options struct {
 	tick         time.Duration
 	noop, client bool
 
-	addresses map[int]netip.AddrPort
+	addresses addressMap
 	args      []string // one command for the running cluster
 }
 
@@ -2812,7 +2832,7 @@ func main() {
 
 func parseOptions(args []string) (o options, err error) {
 	flags, help := flag.NewFlagSet("raft", flag.ContinueOnError), new(strings.Builder)
-	tick := flags.String("tick", "10ms", "length of a tick; with 1m, time stands still")
+	flags.DurationVar(&o.tick, "tick", 10*time.Millisecond, "a tick; with 1m, time stands still")
 	flags.IntVar(&o.n, "n", 3, "servers 1 to `N` on 127.0.0.1:9001 and up")
 	flags.StringVar(&o.peers, "peers", "", "the servers, instead of -n: `1=HOST:PORT,2=...`")
 	flags.IntVar(&o.id, "id", none, "run only server `ID`, with its console")
@@ -2827,15 +2847,10 @@ func parseOptions(args []string) (o options, err error) {
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	o.args = flags.Args()
-	_, bare := strconv.Atoi(*tick)
-	tickLength, wrong := time.ParseDuration(*tick)
-	o.tick = tickLength
 	switch {
+	case err != nil && strings.Contains(err.Error(), "flag -tick"):
+		err = fmt.Errorf("%w; a tick has a unit, as in -tick 10ms", err)
 	case err != nil:
-	case bare == nil:
-		err = fmt.Errorf("-tick %s has no unit; try -tick %sms", *tick, *tick)
-	case wrong != nil:
-		err = wrong
 	case o.tick < time.Millisecond || o.tick > time.Minute:
 		err = fmt.Errorf("-tick %v is not from 1ms to 1m", o.tick)
 	case given["n"] && given["peers"]:
@@ -2865,14 +2880,14 @@ func (o *options) readPeers(given map[string]bool) (err error) {
 }
 
 // parsePeers reads 1=HOST:PORT,2=HOST:PORT.
-func parsePeers(peers string) (map[int]netip.AddrPort, error) {
-	addresses, taken := map[int]netip.AddrPort{}, map[netip.AddrPort]bool{}
+func parsePeers(peers string) (addressMap, error) {
+	addresses, taken := addressMap{}, map[netip.AddrPort]bool{}
 	var before netip.Addr
 	for _, peer := range strings.Split(peers, ",") {
 		word, hostPort, _ := strings.Cut(peer, "=")
 		id, err := parseNumber(word, 1, maxNumber)
 		if err != nil {
-			return nil, fmt.Errorf("-peers: %s is not ID=HOST:PORT with an ID from 1 on", quote(peer))
+			return nil, fmt.Errorf("-peers: %s is not ID=HOST:PORT, IDs from 1 on", quote(peer))
 		}
 		resolved, err := net.ResolveUDPAddr("udp", hostPort)
 		if err != nil {
@@ -2882,13 +2897,13 @@ func parsePeers(peers string) (map[int]netip.AddrPort, error) {
 		ip, pair := address.Addr(), fmt.Sprintf("%v and %v", before, address.Addr())
 		switch {
 		case addresses[id].IsValid() || taken[address]:
-			return nil, fmt.Errorf("-peers: the number or the address of %s is there twice", quote(peer))
+			return nil, fmt.Errorf("-peers: number or address of %s is there twice", quote(peer))
 		case !ip.IsValid() || ip.IsUnspecified() || address.Port() == 0:
-			return nil, fmt.Errorf("-peers: %s needs a host and a port to send to", quote(peer))
+			return nil, fmt.Errorf("-peers: %s needs a host and a port", quote(peer))
 		case before.IsValid() && before.Is4() != ip.Is4():
 			return nil, fmt.Errorf("-peers: %s: IPv4 and IPv6 cannot reach each other", pair)
 		case before.IsValid() && before.IsLoopback() != ip.IsLoopback():
-			return nil, fmt.Errorf("-peers: %s: a loopback address is not reached from outside", pair)
+			return nil, fmt.Errorf("-peers: %s: loopback is not reached from outside", pair)
 		}
 		addresses[id], taken[address], before = address, true, ip
 	}
@@ -2916,7 +2931,6 @@ func runClient(o options) {
 		c.leave()
 	}
 	c.screen.people = false // one command is not a session
-	line := strings.Join(o.args, " ")
 	var err error
 	for i, arg := range o.args {
 		value := o.args[0] == "set" && i >= 2
@@ -2924,13 +2938,10 @@ func runClient(o options) {
 			err = fmt.Errorf("the argument %s is not one word; nothing was done", quote(arg))
 		}
 	}
-	if !printable(line) {
-		err = errors.New("the command is not one line of printable UTF-8 text; nothing was done")
-	}
 	if err != nil {
 		c.print("", "", err)
 	} else {
-		c.exec(line)
+		c.exec(strings.Join(o.args, " "))
 	}
 	c.leave()
 }
@@ -2954,8 +2965,8 @@ func runServer(o options) {
 	s.watch, s.noopOff = o.watch, !o.noop
 	h := &host{server: s, disk: disk, conn: conn, addresses: o.addresses, screen: openScreen(),
 		inputs: make(chan any, maxInputs), clock: time.NewTicker(o.tick), tick: o.tick}
-	// One goroutine does the work. A second processor for the reader costs more in waking each other
-	// up than it gains: with it, 64 clients get three quarters of the writes (two cores).
+	// One goroutine does the work. A second processor for the reader costs more in waking each
+	// other up than it gains: with it, 64 clients get three quarters of the writes (two cores).
 	runtime.GOMAXPROCS(1)
 	if torn > 0 {
 		h.tell("DK3", "%s ends in a torn write, %d bytes cut off", disk.name, torn)

@@ -2323,8 +2323,8 @@ func (c *console) readLines(in io.Reader) {
 // as words of their own.
 func (c *console) runLine(line string) {
 	if !printable(line) {
-		c.print("", "", errors.New("the line has control characters (rlwrap gives you history) "+
-			"or is not UTF-8; nothing was done"))
+		c.print("", "", errors.New("control characters (rlwrap gives you history) or bad UTF-8; "+
+			"nothing done"))
 		return
 	}
 	line, _, _ = strings.Cut(" "+line+" ", " # ")

@@ -2138,7 +2138,7 @@ func (h *host) status([]string) (string, error) {
 	text := fmt.Sprintf("S%d %s t%d, voted %s, leader %s, log %d commit %d applied %d timer %d",
 		s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
 		s.lastIndex(), s.commitIndex, s.lastApplied, due-s.now)
-	return strings.TrimSuffix(clip(text, width-4)+"\n"+h.faults.String(), "\n"), nil
+	return strings.TrimSpace(clip(text, width-4) + "\n" + strings.TrimSpace(h.faults.String())), nil
 }
 
 // rules leaves out the rules of the disk, which do not fire while a server runs.

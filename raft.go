@@ -69,7 +69,7 @@
 //	D5  a refusal says where the conflict begins, so nextIndex skips whole terms (§5.3)
 //	D6  a leader sends AppendEntries before its own fsync (thesis 10.2.1)
 //	D7  the standing rules run once per batch of inputs
-//	D8  nobody disturbs the others without a majority [CQ1] [CQ2]
+//	D8  a server without a majority steps down, and begins one new term at most [CQ1] [CQ2]
 package main
 
 import (
@@ -181,16 +181,15 @@ const (
 
 // newServer makes a follower. Its volatile state begins at zero: it does not know what is committed
 // until a leader tells it.
-func newServer(id int, peers []int, disk persistent, r *rand.Rand) *server {
-	s := &server{id: id, peers: peers, persistent: disk, rand: r,
+func newServer(id int, peers []int, state persistent, r *rand.Rand) *server {
+	s := &server{id: id, peers: peers, persistent: state, rand: r,
 		clients: clients{machine: newMachine()}, voice: voice{fired: map[string]int{}}}
 	s.resetElectionTimer()
 	return s
 }
 
-// setTermAndVote is the only function that changes currentTerm and votedFor. They are one record: a
-// crash between two would leave a vote that belongs to another term. must stops the process when
-// the impossible has happened, before the damage spreads. Each use names the invariant.
+// setTermAndVote is the only function that changes currentTerm and votedFor. One record holds both,
+// so a crash cannot pair a vote with another term.
 func (s *server) setTermAndVote(term, votedFor int) {
 	newVote := term == s.currentTerm && s.votedFor == none
 	must(term > s.currentTerm || newVote, "terms never fall, and there is one vote per term")
@@ -251,9 +250,9 @@ type appendEntries struct {
 	Seq          int      `json:"seq"`          // number of this message within the reign (D1)
 }
 
-// appendEntriesReply repeats the seq of what it answers. MatchIndex is not Figure 2's variable of
-// that name, which the leader keeps, but news for it: up to there the logs agree. A refusal by
-// [AE1] has no field but success, because what it answers is of an earlier reign.
+// appendEntriesReply repeats the seq of what it answers. MatchIndex says up to where the follower's
+// log equals the leader's, which raises its own matchIndex from it. A refusal by [AE1] has seq 0
+// and no other field, because what it answers is of an earlier reign.
 type appendEntriesReply struct {
 	Success    bool `json:"success"`
 	MatchIndex int  `json:"matchIndex,omitempty"`
@@ -282,7 +281,7 @@ func (s *server) matches(index, term int) bool {
 
 // upToDate compares a candidate's last entry with ours (§5.4.1): the later term wins, and of equal
 // terms the longer log.
-func (s *server) upToDate(lastLogTerm, lastLogIndex int) bool {
+func (s *server) upToDate(lastLogIndex, lastLogTerm int) bool {
 	return lastLogTerm > s.lastTerm() ||
 		lastLogTerm == s.lastTerm() && lastLogIndex >= s.lastIndex()
 }
@@ -309,7 +308,8 @@ func (s *server) batch(index, limit int) []*entry {
 //
 // Step is the whole interface of the algorithm: inputs go in, effects come out, and inside there is
 // only arithmetic. Handlers record what a message says. Then Figure 2's standing rules run, each
-// with its own guard, in an order in which every rule sees what the ones before it did.
+// with its own guard. Their order matters: what is committed is applied, what is applied is read,
+// and replicate sends what all others have left to be sent.
 
 // input is a tick, a *Message or a *request.
 type input any
@@ -412,8 +412,7 @@ func (s *server) electionTimeout() {
 		return
 	}
 	// Without an answer from a majority, a new term could not be won either, but it would depose
-	// the leader that others may have. A deaf server, or one that was cut off, asks on in its term
-	// (D8).
+	// the leader that others may have. So a server that hears nobody repeats its request (D8).
 	if s.role == candidate && len(s.votes) < s.majority() { // [CQ2]
 		s.resetElectionTimer()
 		s.tell(1, "CQ2", "%d of %d answered, asks again in t%d",
@@ -468,9 +467,9 @@ func (s *server) onRequestVote(from, term int, rv *requestVote) {
 		return
 	}
 	granted := (s.votedFor == none || s.votedFor == rv.CandidateID) && // [RV2] one vote per term,
-		s.upToDate(rv.LastLogTerm, rv.LastLogIndex) // and only for such a log
-	// A vote that is granted again does not restart the timer: a candidate that cannot hear would
-	// keep everybody else from ever becoming one.
+		s.upToDate(rv.LastLogIndex, rv.LastLogTerm) // and only for such a log
+	// Granting the same vote again does not restart the timer. Otherwise a candidate that hears
+	// nobody and keeps asking would silence everybody else.
 	if granted && s.votedFor == none {
 		s.setTermAndVote(term, rv.CandidateID)
 		s.resetElectionTimer() // [Fol2]
@@ -653,15 +652,15 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 	if s.role != leader || term != s.currentTerm || r.Seq == 0 {
 		return
 	}
-	// 1. Whatever it says, the follower was there and in this term.
+	// 1. Any reply proves that the follower is there and in our term.
 	w := s.progress[from]
 	w.heardAt = s.now
 	w.answeredSeq = max(w.answeredSeq, r.Seq)
 
 	// 2. A success counts for what it confirms, and matchIndex never falls, since replies overtake
-	// each other. A refusal counts if it refuses what would be sent now. When one arrives twice,
-	// the first has lowered nextIndex, say from 10 to 7; the second still refuses 9, and falls
-	// away.
+	// each other. A refusal counts only if it refuses what would be sent now. When one arrives
+	// twice, the first has lowered nextIndex, say from 10 to 7; the second still refuses entry 9,
+	// which is no longer the entry before the next one, and is ignored.
 	refused := !r.Success && r.PrevLogIndex == s.nextIndex[from]-1
 	if r.Success { // [Lead3a]
 		s.matchIndex[from] = max(s.matchIndex[from], r.MatchIndex)
@@ -672,17 +671,19 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 		s.tell(1, "Lead3b", "S%d lacks #%d, nextIndex %d", from, r.PrevLogIndex, s.nextIndex[from])
 	}
 
-	// 3. It settles what is unanswered, if it is the answer, or the answer to a later message when
-	// the entries are so old that they were hardly just overtaken.
+	// 3. It settles the unanswered entries if it answers their message, or a later one once they
+	// are a heartbeat old: then they are lost and were not merely overtaken.
 	old := s.now-w.unansweredAt >= heartbeatTicks
 	if w.unansweredSeq == 0 || r.Seq < w.unansweredSeq || r.Seq > w.unansweredSeq && !old {
 		return
 	}
 	w.unansweredSeq = 0
 
-	// 4. Entries that were lost may have been too many for the path: some networks lose every
-	// datagram above a size. The limit falls quickly and rises slowly, since doubling it would lose
-	// every other message there. One entry always goes, so a larger one blocks such a path.
+	// 4. If a later message was answered and the entries are missing, they may have been too many
+	// for the path: some networks lose every datagram above a size. The limit falls quickly and
+	// rises slowly, since doubling it would lose every other message there. A batch has at least
+	// one entry. If that one exceeds what the path carries, this follower is stuck: a confessed
+	// gap.
 	if r.Success && s.matchIndex[from] < w.unansweredIndex {
 		w.limit = max(minBatch, w.limit/2)
 	} else if r.Success {
@@ -706,8 +707,8 @@ func (s *server) tryAgainAt(r *appendEntriesReply) int {
 // client hears of it.
 
 // advanceCommitIndex looks for Figure 2's N, the highest index that a majority stores. The leader
-// counts its own log although the newest entries may not be on its disk yet (D6). It may: they are
-// when this Step's effects have been performed, and no follower can confirm them before that.
+// counts its own log although the newest entries may not be on its disk yet (D6). That is safe: no
+// follower can confirm an entry before the next Step, and by then it is on our disk.
 func (s *server) advanceCommitIndex() {
 	if s.role != leader {
 		return
@@ -966,7 +967,7 @@ func unchanged(format string, args ...any) answer {
 // older serial gets no answer at all: its client has moved on.
 //
 // What is carried out is decided when an entry is applied, so it is the same on every server. The
-// leader's look before it appends only saves an entry. Sessions live as long as the log, so there
+// leader's check (isRepeat) only saves an entry. Sessions live as long as the log, so there
 // is no window in which a repeat could be taken for something new.
 
 // clients is what a server keeps for its clients, besides the log.
@@ -1064,11 +1065,11 @@ func (s *server) answerWaiting(e *entry, a answer, ok bool) {
 //
 // A read could go through the log like a write. It need not: it is enough to know that this server
 // was still the leader after the read arrived, and to answer from a state that is new enough. One
-// round with its numbers:
+// round, in which seq counts the messages to all followers together:
 //
-//	seq is 12           a read arrives; a majority must answer a number above 12
-//	#13 to S2, #14 to S3   the round; more reads arrive, note 14 and share the next round
-//	S3 answers #14      S3 and this server are two of three: the read is answered
+//	seq is 12            a read arrives; a majority must answer a number above 12
+//	13 to S2, 14 to S3   the round; more reads arrive, note 14 and share the next round
+//	S3 answers 14        S3 and this server are two of three: the read is answered
 //
 // With -noop=false and no write in the term [RD1] is never met, and reads wait for ever.
 
@@ -1096,6 +1097,7 @@ func (s *server) serveReads() {
 	if s.role != leader || len(s.reads) == 0 {
 		return
 	}
+	// A majority has answered this number, or a higher one.
 	answered := func(p int) int { return s.progress[p].answeredSeq }
 	confirmed := s.majorityReached(math.MaxInt, answered)
 	n := 0
@@ -1109,7 +1111,8 @@ func (s *server) serveReads() {
 		s.tell(2, "RD4", "client %s reads at #%d", r.Client, s.lastApplied)
 	}
 	s.reads = s.reads[n:]
-	// One round at a time: reads that arrive meanwhile share the next one.
+	// One round at a time: reads that arrive meanwhile share the next one. A round is over when a
+	// majority has answered a higher number than the last one before it.
 	if len(s.reads) > 0 && s.reads[0].afterSeq >= confirmed && confirmed > s.roundSeq {
 		s.roundDue, s.roundSeq = true, s.seq
 		s.count("RD3")
@@ -1124,15 +1127,17 @@ func (s *server) serveReads() {
 //
 // One append-only text file per server, one record per line. No record is ever rewritten, so cat
 // shows a server's whole life, and a crash can only hurt the end. Each line begins with eight hex
-// digits, the CRC-32 of the rest (made up here):
+// digits, the CRC-32 of the rest (these are examples):
 //
 //	1c291ca3 raft.go 2 server 1 of 1,2,3
 //	34d141ba term 1 vote 2
 //	150e60d3 2 1 c6decc60aee2d61a0 1 set x 1
 //
-// The first line names the members because quorums must never depend on what somebody types. Two
-// gaps are confessed. A flipped bit in the last line looks like a torn tail. And a file that is
-// gone at a start looks like a new server, which may vote again in a term in which it has voted.
+// The first line names the members because quorums must never depend on what somebody types. Three
+// gaps are confessed. A flipped bit in the last line looks like a torn tail. A power failure that
+// writes the end of a batch and not its middle looks like damage, and the server does not start.
+// And a file that is gone at a start looks like a new server, which may vote again in a term in
+// which it has voted.
 
 // record is one change of persistent state: an entry at an index, or a term with its vote.
 type record struct {
@@ -1182,7 +1187,7 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 			err = checkHeader(text, header)
 		case ok:
 			err = p.replayRecord(text)
-		case line == 1 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3] only of our own
+		case line == 1 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3]
 			err = errors.New("this is not a file of this program, or its first line is damaged")
 		case slices.ContainsFunc(bytes.Split(rest, []byte{'\n'})[1:], isIntact): // [DK4]
 			err = errors.New("damaged, but intact lines follow; this server may have promised " +
@@ -1277,10 +1282,8 @@ func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn in
 	}
 	data, err := io.ReadAll(d.file)
 	d.size = int64(len(data))
-	good := 0
-	if err == nil {
-		p, good, err = replay(data, header(id, members))
-	}
+	p, good, wrong := replay(data, header(id, members))
+	err = cmp.Or(err, wrong)
 	if torn = len(data) - good; err == nil && torn > 0 { // [DK3]
 		err = errors.Join(d.checkOwner(), os.Truncate(d.name, int64(good)))
 		d.size = int64(good)
@@ -1425,17 +1428,13 @@ func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (a
 	if err := json.Unmarshal(data, &d); err != nil {
 		return nil, "not one of our JSON objects: " + err.Error()
 	}
-	bodies := 0
-	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil,
+	absent := func(is bool) bool { return !is }
+	bodies := slices.DeleteFunc([]bool{d.RequestVote != nil, d.RequestVoteReply != nil,
 		d.AppendEntries != nil, d.AppendEntriesReply != nil,
-		d.ClientRequest != nil, d.Console != nil} {
-		if is {
-			bodies++
-		}
-	}
+		d.ClientRequest != nil, d.Console != nil}, absent)
 	switch {
-	case bodies != 1:
-		return nil, fmt.Sprintf("%d bodies that a server can take, not one", bodies)
+	case len(bodies) != 1:
+		return nil, fmt.Sprintf("%d bodies that a server can take, not one", len(bodies))
 	case d.Console != nil:
 		d.Console.from = from
 		return d.Console, ""
@@ -1448,7 +1447,7 @@ func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (a
 	return d.ClientRequest, ""
 }
 
-// validClient: see request.
+// validClient reports whether a request may name this client.
 func validClient(client string) bool {
 	outside := func(c rune) bool { return c <= ' ' || c > '~' }
 	return client != "" && len(client) <= maxClient && !strings.ContainsFunc(client, outside)
@@ -1525,7 +1524,7 @@ func (s *server) cannotAnswer(m *Message) string {
 // One goroutine owns the server and everything around it, so nothing here needs a lock. Another one
 // reads datagrams and only puts them into the loop's channel. The loop takes all that is waiting,
 // steps it at once and performs the effects: many commands share one fsync. While the disk is busy
-// the server is deaf, and what arrives meanwhile is the next batch.
+// the loop reads nothing, and what arrives meanwhile is the next batch.
 
 // host is a running server: the algorithm and the machine around it.
 type host struct {
@@ -1556,9 +1555,10 @@ func (h *host) run() {
 	}
 }
 
-// turn waits until something happens and deals with it, and with all that is waiting besides. It
-// reports whether it was wake that happened. The tick comes behind the datagrams that arrived
-// before it: a busy server must not depose a leader whose heartbeat waits in the channel.
+// turn waits until something happens and deals with it, and with all that is waiting besides. The
+// command tick ends its wait by wake, and turn reports whether that happened. A tick comes behind
+// the datagrams that arrived before it: a busy server must not depose a leader whose heartbeat
+// waits in the channel.
 func (h *host) turn(wake <-chan time.Time) (woken bool) {
 	work := make(chan bool, 1)
 	if h.server.behind() {
@@ -1602,8 +1602,7 @@ func (h *host) take(inputs []input, in any) []input {
 			return inputs
 		}
 		if why := h.server.cannotAnswer(in); why != "" {
-			h.dropped.add(why)
-			return inputs
+			return h.take(inputs, dropped(why))
 		}
 	}
 	return append(inputs, in)
@@ -1664,8 +1663,9 @@ func (h *host) readDatagrams(self int) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil {
-			continue // some systems report here that an earlier datagram found nobody
+		if err != nil { // some systems report here that an earlier datagram found nobody
+			h.inputs <- dropped(err.Error())
+			continue
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		in, why := decode(buf[:n], from, self, h.addresses)
@@ -1707,12 +1707,11 @@ func must(holds bool, invariant string) {
 type brokenInvariant string
 
 func (h *host) stopOnBrokenInvariant() {
-	switch r := recover().(type) {
-	case nil:
-	case brokenInvariant:
+	r := recover()
+	if broken, is := r.(brokenInvariant); is {
 		h.fatal("broken invariant: %s; this is a bug or a forged message, and the server stops "+
-			"before it spreads", string(r))
-	default:
+			"before it spreads", broken)
+	} else if r != nil {
 		panic(r)
 	}
 }
@@ -2179,8 +2178,8 @@ const maxCells = 200
 // logView draws each entry with its term and command, [committed] or (not).
 func (h *host) logView() *logView {
 	s := h.server
-	role := "FCL"[s.role : s.role+1]
-	v := &logView{ID: s.id, Role: role, Term: s.currentTerm, Last: s.lastIndex()}
+	v := &logView{ID: s.id, Role: "FCL"[s.role : s.role+1], Term: s.currentTerm,
+		Last: s.lastIndex()}
 	if s.role == leader {
 		v.Next, v.Match = s.nextIndex, s.matchIndex
 	}
@@ -2254,11 +2253,8 @@ func drawColumn(views []*logView, index int, whole bool) []string {
 	return column
 }
 
-func longest(rows []string) (n int) {
-	for _, row := range rows {
-		n = max(n, len(row))
-	}
-	return n
+func longest(rows []string) int {
+	return len(slices.MaxFunc(rows, func(a, b string) int { return len(a) - len(b) }))
 }
 
 // console reads commands, runs them and prints their answers.
@@ -2430,7 +2426,7 @@ func (c *console) ask(ids []int, line string) map[int]*consoleReply {
 	}
 	patience := lineAnswer
 	if verb, n := cutWord(line); verb == "tick" {
-		ticks, _ := strconv.Atoi(n)
+		ticks, _ := parseNumber(n, 1, maxTicks)
 		patience += 2 * time.Duration(ticks) * tickApart
 	}
 	c.await(patience, func(d *datagram) bool {
@@ -2445,7 +2441,8 @@ func (c *console) ask(ids []int, line string) map[int]*consoleReply {
 
 func (c *console) send(to netip.AddrPort, d datagram) { c.conn.WriteToUDPAddrPort(encode(d), to) }
 
-// await hands over what arrives, at first nothing, until there is enough or the time is over.
+// await shows enough an empty datagram and then each that arrives, until it says yes or the time is
+// over.
 func (c *console) await(patience time.Duration, enough func(d *datagram) bool) {
 	buf, until := make([]byte, maxDatagram+1), time.Now().Add(patience)
 	c.conn.SetReadDeadline(until)
@@ -2459,7 +2456,8 @@ func (c *console) await(patience time.Duration, enough func(d *datagram) bool) {
 // request sends a client's command to the leader, wherever that is, until it is answered. Repeats
 // carry the same serial, so they are safe [SE1] [SE2]. With at, only that server is asked.
 func (c *console) request(line string, at int) (string, error) {
-	if _, err := parse(line); err != nil {
+	op, err := parse(line)
+	if err != nil {
 		return "", err
 	}
 	to, patience := c.leader, c.patience
@@ -2491,6 +2489,9 @@ func (c *console) request(line string, at int) (string, error) {
 	if !silent {
 		return "", errors.New("no server leads, nothing was done; try status, or again later")
 	}
+	if op.verb == "get" {
+		return "", unknown("no answer in time")
+	}
 	return "", unknown("no answer in time; " + clip(line, 40) + " may still happen")
 }
 
@@ -2511,12 +2512,11 @@ func (c *console) try(to netip.AddrPort, line string) (reply *clientReply) {
 // following returns the address to ask next: the one that a redirect names, or the next server's.
 func (c *console) following(to netip.AddrPort, a *clientReply) netip.AddrPort {
 	if a != nil && a.Leader != none {
-		address, err := netip.ParseAddrPort(a.Address)
-		if err == nil && c.addresses[a.Leader] != address {
-			c.screen.narrate(fmt.Sprintf("the leader, S%d at %v, is not in our list",
-				a.Leader, address))
-		}
-		if err == nil {
+		if address, err := netip.ParseAddrPort(a.Address); err == nil {
+			if c.addresses[a.Leader] != address {
+				c.screen.narrate(fmt.Sprintf("the leader, S%d at %v, is not in our list",
+					a.Leader, address))
+			}
 			return address
 		}
 	}
@@ -2534,10 +2534,10 @@ func (c *console) help([]string) (text string, err error) {
 
 func (c *console) logs(args []string) (string, error) {
 	if len(args) == 1 {
-		c.drawing = args[0] == "on"
-		if !c.drawing && args[0] != "off" {
+		if args[0] != "on" && args[0] != "off" {
 			return "", errors.New("logs needs [on|off]")
 		}
+		c.drawing = args[0] == "on"
 		return "ok", nil
 	}
 	columns := width
@@ -2570,16 +2570,15 @@ func (c *console) quit([]string) (string, error) {
 }
 
 func (c *console) kill(args []string) (string, error) {
-	return c.onProcesses(args[0], true, (*cluster).kill)
+	return c.onProcesses(args[0], true)
 }
 
 func (c *console) start(args []string) (string, error) {
-	return c.onProcesses(args[0], false, (*cluster).start)
+	return c.onProcesses(args[0], false)
 }
 
-// onProcesses does something to a list of processes, if all of them run or none of them does.
-func (c *console) onProcesses(word string, run bool,
-	do func(cl *cluster, id int) error) (string, error) {
+// onProcesses kills processes that all run, or starts processes none of which does.
+func (c *console) onProcesses(word string, run bool) (string, error) {
 	if c.cluster == nil {
 		return "", errors.New("kill and start need the terminal of a cluster (go run .); " +
 			"elsewhere, the system's kill -9 does it")
@@ -2592,7 +2591,11 @@ func (c *console) onProcesses(word string, run bool,
 		}
 	}
 	for _, id := range ids {
-		err = cmp.Or(err, do(c.cluster, id))
+		if run {
+			err = cmp.Or(err, c.cluster.kill(id))
+		} else {
+			err = cmp.Or(err, c.cluster.start(id))
+		}
 	}
 	return "ok", err
 }
@@ -2633,7 +2636,9 @@ func (h *host) keepsOut(m *Message) bool {
 		h.tellLost(m, "x<", m.From, "cut")
 		return true
 	}
-	if f.holding && len(f.held) < maxInputs {
+	if f.holding && len(f.held) == maxInputs {
+		h.dropped.add("too many messages are held")
+	} else if f.holding {
 		f.held = append(f.held, m)
 	}
 	return f.holding
@@ -2931,18 +2936,15 @@ func runClient(o options) {
 		c.leave()
 	}
 	c.screen.people = false // one command is not a session
-	var err error
 	for i, arg := range o.args {
 		value := o.args[0] == "set" && i >= 2
 		if fields := strings.Fields(arg); !value && (len(fields) != 1 || fields[0] != arg) {
-			err = fmt.Errorf("the argument %s is not one word; nothing was done", quote(arg))
+			c.print("", "", fmt.Errorf("the argument %s is not one word; nothing was done",
+				quote(arg)))
+			c.leave()
 		}
 	}
-	if err != nil {
-		c.print("", "", err)
-	} else {
-		c.exec(strings.Join(o.args, " "))
-	}
+	c.exec(strings.Join(o.args, " "))
 	c.leave()
 }
 
@@ -3053,8 +3055,9 @@ func (cl *cluster) start(id int) error {
 // follow shows a server's narration until it ends. It always drains the pipe: a server must not
 // wait for a terminal.
 func (cl *cluster) follow(id int, p *process, narration *bufio.Reader) {
-	for lines := bufio.NewScanner(narration); lines.Scan(); {
-		cl.screen.narrate(lines.Text())
+	line, err := narration.ReadString('\n')
+	for ; err == nil; line, err = narration.ReadString('\n') {
+		cl.screen.narrate(strings.TrimRight(line, "\n"))
 	}
 	p.cmd.Wait()
 	if !p.killed.Load() {

@@ -4816,7 +4816,7 @@ Persist | s.out.Send = append(s.out.Send | s.out.Early = append(s.out.Early | Pe
 Fol2 | if granted && s.votedFor == none { | if granted { | terms never fall, and there is one
 RV1 | if term < s.currentTerm { // [RV1] | if false { | terms never fall, and there is one
 RV2 | s.votedFor == none || s.votedFor == rv.CandidateID | true | Persist/yes needs a vote for S2 on
-RV2 | s.upToDate(rv.LastLogTerm, rv.LastLogIndex) | true | RV2/… unless its log is too old
+RV2 | s.upToDate(rv.LastLogIndex, rv.LastLogTerm) | true | RV2/… unless its log is too old
 RV2 | lastLogTerm > s.lastTerm() | false | RV2/shorter, but of a newer term,
 RV2 | lastLogIndex >= s.lastIndex() | lastLogIndex > s.lastIndex() | RV1/an equal term is not older
 TestAppendEntriesReceiver

@@ -4528,9 +4528,9 @@ TestLostFile
 DK6 | !os.SameFile(named, open) | named == nil | mv of a copy
 DK6 | open.Size() != d.size | false | another server appends
 TestEntryForm
-form | strconv.Itoa(n) != word | false | again
+form | word[0] < '1' && word != "0" | false | again
 form | parseNumber(words[2], 1, | parseNumber(words[2], 0, | "5 c7 0 set x 1" is an entry
-form | || op.verb == "get" | || op.verb == "" | "5 c7 3 get x" is an entry
+form | && op.verb != "get" | && op.verb != "" | "5 c7 3 get x" is an entry
 `
 
 // TestBreakIt: each edit fits raft.go, and with -breakit, the named test notices it.

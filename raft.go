@@ -191,7 +191,8 @@ func newServer(id int, peers []int, state persistent, r *rand.Rand) *server {
 }
 
 // setTermAndVote is the only function that changes currentTerm and votedFor. One record holds both,
-// so a crash cannot pair a vote with another term.
+// so a crash cannot pair a vote with another term. must stops the process before a broken invariant
+// spreads (chapter 13).
 func (s *server) setTermAndVote(term, votedFor int) {
 	newVote := term == s.currentTerm && s.votedFor == none
 	must(term > s.currentTerm || newVote, "terms never fall, and there is one vote per term")
@@ -1984,11 +1985,14 @@ func (sc *screen) do(job func()) (done chan bool) {
 // answer prints an answer and returns when it is written.
 func (sc *screen) answer(text string) { <-sc.do(func() { io.WriteString(sc.out, text+"\n") }) }
 
-// prompt shows the prompt, or notes that a line was entered behind it.
+// prompt shows the prompt, or notes that a line was entered behind it. If that line was pasted long
+// before, the cursor stands behind the prompt still, which is wiped.
 func (sc *screen) prompt(show bool) {
 	<-sc.do(func() {
 		if sc.showing = show && sc.people; sc.showing {
 			io.WriteString(sc.err, sc.text)
+		} else if sc.people {
+			io.WriteString(sc.err, "\r\x1b[K")
 		}
 	})
 }

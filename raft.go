@@ -2,8 +2,7 @@
 // a key-value store from it, over UDP, with files that survive kill -9.
 //
 // Put Figure 2 of the Raft paper (Ongaro and Ousterhout, extended version) beside this file and
-// read on. To see it run, type go run . and then set x 1, get x, kill 1, get x, start 1, logs,
-// help.
+// read on. To see it run, type go run . and then set x 1, get x, kill 1, start 1, logs, help.
 //
 // Part I is Figure 2 with the reasons: inputs go into Step and effects come out of it, without any
 // socket, file, goroutine or clock. Part II adds clients, Part III the machine around the
@@ -295,8 +294,9 @@ func (s *server) firstIndexOf(term int) int {
 	return sort.Search(len(s.log), func(index int) bool { return s.log[index].Term >= term })
 }
 
-// batch returns the entries from index on that fit into limit bytes, and at least one if there is
-// one (D4). The slice is a copy: the log may be cut while the message waits to be sent.
+// batch returns the entries from index on whose sizes (chapter 8) fit into limit bytes, and at
+// least one if there is one (D4). The slice is a copy: the log may be cut while the message waits
+// to be sent.
 func (s *server) batch(index, limit int) []*entry {
 	end := index
 	for size := 0; end <= s.lastIndex(); end++ {
@@ -429,8 +429,7 @@ func (s *server) electionTimeout() {
 
 // resetElectionTimer draws a new timeout. Only three events restart a running one: a message from
 // the current leader, a granted vote, and an election begun. A leader has none running, so it
-// starts one when it becomes a follower. The random spread keeps candidates from splitting every
-// vote.
+// starts one when it becomes a follower. The spread keeps candidates from splitting every vote.
 func (s *server) resetElectionTimer() {
 	s.electionDue = s.now + electionTicksMin + s.rand.IntN(electionTicksMax-electionTicksMin+1)
 }
@@ -507,7 +506,7 @@ func (s *server) voters() []int {
 // earlier leaders left behind [Lead4].
 func (s *server) becomeLeader() {
 	s.role, s.leaderID = leader, s.id
-	s.seq, s.roundSeq, s.waiting = 0, 0, map[string]waiter{} // chapters 9 and 10
+	s.seq, s.roundSeq, s.waiting = 0, 0, map[string]*request{} // chapters 9, 10
 	s.nextIndex, s.matchIndex, s.progress = map[int]int{}, map[int]int{}, map[int]*progress{}
 	for _, p := range s.peers {
 		s.nextIndex[p], s.matchIndex[p] = s.lastIndex()+1, 0
@@ -543,7 +542,7 @@ func (s *server) stepDown() {
 // appendCommand takes a client's command, which chapter 9 has found to be new.
 func (s *server) appendCommand(r *request) {
 	s.store(s.lastIndex()+1, &entry{s.currentTerm, r.Client, r.Serial, r.Command}) // [Lead2]
-	s.waiting[r.Client] = waiter{r.Serial, r.to}
+	s.waiting[r.Client] = r
 	s.tell(2, "Lead2", "#%d %s", s.lastIndex(), r.Command)
 }
 
@@ -749,7 +748,8 @@ func (s *server) behind() bool { return s.lastApplied < s.commitIndex }
 //
 // A key-value store. A command is one line of text, the same in a client's datagram, in the log, on
 // the disk and on the console. It is checked before it enters a log and has the same outcome on
-// every server. A new command is one case in parse and one in execute.
+// every server. A new command is one case in parse and one in execute. An entry as text stands
+// here, too, because it ends in a command.
 
 // request is a client's command on its way into Step.
 type request struct {
@@ -878,8 +878,9 @@ func parse(command string) (op operation, err error) {
 		op.value = rest
 	case "cas":
 		usage, fits = "KEY OLD NEW", len(args) == 2
-		args = append(args, "", "")
-		op.old, op.value = args[0], args[1]
+		if fits {
+			op.old, op.value = args[0], args[1]
+		}
 	case "incr":
 		usage, fits = "KEY [N]", len(args) <= 1
 		op.n, err = strconv.ParseInt(cmp.Or(rest, "1"), 10, 64)
@@ -978,13 +979,13 @@ func unchanged(format string, args ...any) answer {
 // older serial gets no answer at all: its client has moved on.
 //
 // What is carried out is decided when an entry is applied, so it is the same on every server. The
-// leader's check (isRepeat) only saves an entry. Sessions live as long as the log, so there
-// is no window in which a repeat could be taken for something new.
+// leader's check (isRepeat) only saves an entry. Sessions live as long as the log, so there is no
+// window in which a repeat could be taken for something new.
 
 // clients is what a server keeps for its clients, besides the log.
 type clients struct {
-	machine machine           // the key-value store
-	waiting map[string]waiter // leader: writes that are not applied yet, by client
+	machine machine             // the key-value store
+	waiting map[string]*request // leader: writes that are not applied yet, by client
 
 	reads    []read // leader: reads to be answered (chapter 10)
 	roundDue bool   // leader: a round of AppendEntries must go out for them
@@ -1033,19 +1034,13 @@ func (m *machine) apply(e *entry) (a answer, ok bool) {
 	return done.answer, e.Serial == done.serial // [SE2]
 }
 
-// waiter is a write that is in the leader's log and not applied yet.
-type waiter struct {
-	serial int
-	to     netip.AddrPort
-}
-
 // isRepeat deals with a write that this leader or the state machine has seen, and reports whether
 // it was one. A repeat of what an earlier leader appended and nobody has applied yet is not
 // recognized here. It is appended again, and [SE2] makes it harmless.
 func (s *server) isRepeat(r *request) bool {
-	if w, ok := s.waiting[r.Client]; ok && r.Serial <= w.serial { // [SE1]
-		if r.Serial == w.serial {
-			s.waiting[r.Client] = waiter{r.Serial, r.to}
+	if w, ok := s.waiting[r.Client]; ok && r.Serial <= w.Serial { // [SE1]
+		if r.Serial == w.Serial {
+			s.waiting[r.Client] = r // it may come from another address
 		}
 		s.count("SE1")
 		return true
@@ -1065,9 +1060,9 @@ func (s *server) isRepeat(r *request) bool {
 // not by index, where another leader's entry may stand by now.
 func (s *server) answerWaiting(e *entry, a answer, ok bool) {
 	w, waits := s.waiting[e.Client]
-	if waits && ok && w.serial == e.Serial {
+	if waits && ok && w.Serial == e.Serial {
 		delete(s.waiting, e.Client)
-		s.answer(&request{Client: e.Client, Serial: e.Serial, to: w.to}, a, none)
+		s.answer(w, a, none)
 		s.count("SE3")
 	}
 }
@@ -1332,7 +1327,10 @@ func (d *disk) flush() error {
 	n, err := d.file.Write(d.buf)
 	d.size += int64(n)
 	d.buf = d.buf[:0]
-	return cmp.Or(err, d.file.Sync())
+	if err != nil {
+		return err
+	}
+	return d.file.Sync()
 }
 
 // checkOwner fails if the name no longer leads to the file, or the file is not as long as this
@@ -1387,8 +1385,8 @@ func cannotSync(err error) bool {
 //	← {"clientReply":{"client":"c7","serial":1,"result":"1"}}
 //	→ {"console":{"id":7,"line":"peek x"}}
 //	← {"consoleReply":{"id":7,"text":"1"}}
-//	← {"consoleReply":{"id":8,"logView":{"id":1,"role":"F","term":2,"commit":2,"last":2,
-//	   "cells":["1","1 x=1"]}}}
+//	← {"consoleReply":{"id":8,"logView":{"id":1,"role":"F","term":2,"last":2,
+//	   "cells":["[1]","(1 x=1)"]}}}
 
 // addressMap has the addresses of all servers.
 type addressMap map[int]netip.AddrPort
@@ -1790,24 +1788,24 @@ func (s *server) tellDeleted(index, last int) {
 func (s *server) tellSent(tag string, m *Message) (lamport int) {
 	s.count(tag)
 	s.lamport++
-	text, level := fmt.Sprintf("->S%d %v", m.To, m), 2
+	level, more := 2, ""
 	switch vote, ae, r := m.RequestVoteReply, m.AppendEntries, m.AppendEntriesReply; {
 	case vote != nil && !vote.VoteGranted:
 		level = 1
-		text += fmt.Sprintf(": voted %s, last #%dt%d",
+		more = fmt.Sprintf(": voted %s, last #%dt%d",
 			name(s.votedFor), s.lastIndex(), s.lastTerm())
 	case r != nil && !r.Success:
 		level = 1
 	case s.idle(m):
 		level = 3
 		if ae != nil && s.progress[m.To].unansweredSeq > 0 {
-			text += fmt.Sprintf(" (up to #%d unanswered)", s.progress[m.To].unansweredIndex)
+			more = fmt.Sprintf(" (up to #%d unanswered)", s.progress[m.To].unansweredIndex)
 		}
 	case r != nil:
 		s.confirmed = r.MatchIndex
 	}
 	if level <= s.watch {
-		s.write(tag, text)
+		s.write(tag, fmt.Sprintf("->S%d %v%s", m.To, m, more))
 	}
 	return s.lamport
 }
@@ -1985,8 +1983,8 @@ func (sc *screen) do(job func()) (done chan bool) {
 // answer prints an answer and returns when it is written.
 func (sc *screen) answer(text string) { <-sc.do(func() { io.WriteString(sc.out, text+"\n") }) }
 
-// prompt shows the prompt, or notes that a line was entered behind it. If that line was pasted long
-// before, the cursor stands behind the prompt still, which is wiped.
+// prompt shows the prompt, or notes that a line was entered behind it. A pasted line was echoed
+// earlier, so the cursor still stands behind the prompt, which is wiped.
 func (sc *screen) prompt(show bool) {
 	<-sc.do(func() {
 		if sc.showing = show && sc.people; sc.showing {
@@ -2234,6 +2232,7 @@ func drawLogs(views []*logView, columns int) string {
 	room, whole := columns-longest(heads)-longest(tails), true
 	for index := last; index > max(0, last-maxCells); index-- {
 		column := drawColumn(views, index, whole)
+		// A command must leave four columns each for the terms of up to six older entries.
 		if whole = whole && longest(column)+4*min(index-1, 6) <= room; !whole {
 			column = drawColumn(views, index, false)
 		}
@@ -2293,7 +2292,7 @@ type console struct {
 // Bounds of the console.
 const (
 	resendAfter = 200 * time.Millisecond // until a client's command is sent again
-	certainly   = 600 * time.Millisecond // until one that names a server is given up
+	giveUpAfter = 600 * time.Millisecond // until one with @N is given up
 	lineAnswer  = time.Second            // for a server's answer to a line
 	aftermath   = 30 * time.Millisecond  // for the messages that a command sets off
 	maxLine     = 1 << 20                // bytes of a line that the console reads
@@ -2455,8 +2454,8 @@ func (c *console) ask(ids []int, line string) map[int]*consoleReply {
 
 func (c *console) send(to netip.AddrPort, d datagram) { c.conn.WriteToUDPAddrPort(encode(d), to) }
 
-// await shows enough an empty datagram and then each that arrives, until it says yes or the time is
-// over.
+// await reads datagrams until one of them is enough or the time is over. It asks once before it
+// reads, with an empty datagram, since there may be nothing to wait for.
 func (c *console) await(patience time.Duration, enough func(d *datagram) bool) {
 	buf, until := make([]byte, maxDatagram+1), time.Now().Add(patience)
 	c.conn.SetReadDeadline(until)
@@ -2476,7 +2475,7 @@ func (c *console) request(line string, at int) (string, error) {
 	}
 	to, patience := c.leader, c.patience
 	if at != none {
-		to, patience = c.addresses[at], certainly
+		to, patience = c.addresses[at], giveUpAfter
 	}
 	c.serial++
 	silent, redirected := false, false

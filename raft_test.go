@@ -1189,7 +1189,11 @@ func (d *desk) run(ids []int, wanted func(m Message) bool) {
 	next := func(m Message) bool {
 		return slices.Contains(ids, m.From) && slices.Contains(ids, m.To) && wanted(m)
 	}
+	passed := 0
 	for at := slices.IndexFunc(d.air, next); at >= 0; at = slices.IndexFunc(d.air, next) {
+		if passed++; passed > 1000 {
+			d.t.Fatalf("messages without end; now %s", show(d.air[at]))
+		}
 		m := d.air[at]
 		d.air = slices.Delete(d.air, at, at+1)
 		d.pass(m)
@@ -4506,7 +4510,7 @@ CQ1 | s.now-heardAt >= electionTicksMax | s.now-heardAt > electionTicksMax | CQ1
 TestCandidateAsksOn
 CQ2 | len(s.votes) < s.majority() | false | CQ2/2 of 5 have answered: everybody
 TestExactlyOnce
-SE1 | ok && r.Serial <= w.serial | ok && r.Serial < w.serial | SE1/a repeat is not appended again
+SE1 | ok && r.Serial <= w.Serial | ok && r.Serial < w.Serial | SE1/a repeat is not appended again
 TestSessions
 SE2 | if e.Serial > done.serial { | if true { | SE2/the same again
 SE2 | e.Serial == done.serial | true | SE2/an older one has no answer

@@ -98,6 +98,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"text/tabwriter"
 	"time"
 	"unicode"
 )
@@ -760,20 +761,22 @@ type request struct {
 	to netip.AddrPort // where the client waits; Step only hands it back
 }
 
-// reply answers a request. With errNotLeader, leader says whom to ask, if known.
+// reply answers a request. With errNotLeader, Leader says whom to ask, if known, and the host adds
+// where that is.
 type reply struct {
 	to     netip.AddrPort
-	client string
-	serial int
+	Client string `json:"client"`
+	Serial int    `json:"serial"`
 	answer
-	leader int
+	Leader  int    `json:"leader,omitempty"`
+	Address string `json:"address,omitempty"`
 }
 
 // answer is the outcome of a command: a result or an error. An error is final and certain, except
 // for errNotLeader, which only means: ask elsewhere.
 type answer struct {
-	result string
-	err    string
+	Result string `json:"result,omitempty"`
+	Error  string `json:"error,omitempty"`
 }
 
 const errNotLeader = "not the leader"
@@ -865,28 +868,20 @@ func parse(command string) (op operation, err error) {
 	}
 	verb, rest := cutWord(command)
 	key, rest := cutWord(rest)
-	var args []string
-	if verb != "set" { // whose value may be long, and is one
-		args = strings.Fields(rest)
-	}
-	op = operation{verb: verb, key: key}
-	usage, fits := "KEY", len(args) == 0
+	op = operation{verb: verb, key: key, value: rest}
+	usage, fits := "KEY", rest == ""
 	switch verb {
 	case "get", "del":
 	case "set":
 		usage, fits = "KEY VALUE", rest != ""
-		op.value = rest
 	case "cas":
-		usage, fits = "KEY OLD NEW", len(args) == 2
-		if fits {
-			op.old, op.value = args[0], args[1]
-		}
+		op.old, op.value = cutWord(rest)
+		usage, fits = "KEY OLD NEW", op.value != "" && !strings.Contains(op.value, " ")
 	case "incr":
-		usage, fits = "KEY [N]", len(args) <= 1
 		op.n, err = strconv.ParseInt(cmp.Or(rest, "1"), 10, 64)
+		usage, fits = "KEY [N]", !strings.Contains(rest, " ")
 	default:
-		return op, fmt.Errorf("no such command %s; there are set, get, del, incr and cas",
-			quote(verb))
+		return op, fmt.Errorf("no such command %s; use set, get, del, incr or cas", quote(verb))
 	}
 	switch {
 	case key == "" || !fits:
@@ -932,43 +927,35 @@ func (m *machine) get(key string) string {
 // execute carries out a write. An answer with an error has changed nothing.
 func (m *machine) execute(command string) answer {
 	op, err := parse(command)
-	if err != nil {
-		return answer{err: err.Error()}
-	}
 	found, ok := m.values[op.key]
-	switch {
-	case op.verb == "incr":
-		return m.incr(op.key, found, op.n)
-	case op.verb == "cas" && !ok:
-		return unchanged("%s is (none), not %s", op.key, quote(op.old))
-	case op.verb == "cas" && found != op.old:
-		return unchanged("%s is %s, not %s", op.key, quote(found), quote(op.old))
-	case op.verb == "del" && !ok:
-		return answer{result: "(none)"}
-	case op.verb == "del":
-		delete(m.values, op.key)
-	default:
-		m.values[op.key] = op.value
-	}
-	return answer{result: "ok"}
-}
-
-// incr counts a key that is not there from 0 on.
-func (m *machine) incr(key, found string, n int64) answer {
-	old, err := strconv.ParseInt(cmp.Or(found, "0"), 10, 64)
-	sum := old + n
-	switch {
+	old, notNumber := strconv.ParseInt(cmp.Or(found, "0"), 10, 64) // incr counts from 0 on
+	sum, result := old+op.n, "ok"
+	switch incr, cas, del := op.verb == "incr", op.verb == "cas", op.verb == "del"; {
 	case err != nil:
-		return unchanged("%s is %s, not a number of 64 bits", key, quote(found))
-	case (sum > old) != (n > 0):
-		return unchanged("%s is %d, and adding %d would overflow", key, old, n)
+		return answer{Error: err.Error()}
+	case cas && !ok:
+		return unchanged("%s is (none), not %s", op.key, quote(op.old))
+	case cas && found != op.old:
+		return unchanged("%s is %s, not %s", op.key, quote(found), quote(op.old))
+	case incr && notNumber != nil:
+		return unchanged("%s is %s, not a number of 64 bits", op.key, quote(found))
+	case incr && (sum > old) != (op.n > 0):
+		return unchanged("%s is %d, and adding %d would overflow", op.key, old, op.n)
+	case incr:
+		op.value = strconv.FormatInt(sum, 10)
+		result = op.value
+	case del && !ok:
+		return answer{Result: "(none)"}
+	case del:
+		delete(m.values, op.key)
+		return answer{Result: "ok"}
 	}
-	m.values[key] = strconv.FormatInt(sum, 10)
-	return answer{result: m.values[key]}
+	m.values[op.key] = op.value
+	return answer{Result: result}
 }
 
 func unchanged(format string, args ...any) answer {
-	return answer{err: fmt.Sprintf(format, args...) + "; nothing changed"}
+	return answer{Error: fmt.Sprintf(format, args...) + "; nothing changed"}
 }
 
 // ---- 9. Exactly once (§8) -----------------------------------------------------------------------
@@ -997,9 +984,9 @@ func (s *server) submit(r *request) {
 	op, err := parse(r.Command)
 	switch {
 	case err != nil:
-		s.answer(r, answer{err: err.Error()}, none)
+		s.answer(r, answer{Error: err.Error()}, none)
 	case s.role != leader:
-		s.answer(r, answer{err: errNotLeader}, s.leaderID)
+		s.answer(r, answer{Error: errNotLeader}, s.leaderID)
 	case op.verb == "get":
 		s.read(r) // chapter 10
 	case !s.isRepeat(r):
@@ -1008,7 +995,7 @@ func (s *server) submit(r *request) {
 }
 
 func (s *server) answer(r *request, a answer, leader int) {
-	s.out.Reply = append(s.out.Reply, reply{r.to, r.Client, r.Serial, a, leader})
+	s.out.Reply = append(s.out.Reply, reply{r.to, r.Client, r.Serial, a, leader, ""})
 }
 
 // session is what the state machine remembers of a client.
@@ -1113,7 +1100,7 @@ func (s *server) serveReads() {
 			break
 		}
 		op, _ := parse(r.Command)
-		s.answer(r.request, answer{result: s.machine.get(op.key)}, none)
+		s.answer(r.request, answer{Result: s.machine.get(op.key)}, none)
 		s.tell(2, "RD4", "client %s reads at #%d", r.Client, s.lastApplied)
 	}
 	s.reads = s.reads[n:]
@@ -1139,11 +1126,10 @@ func (s *server) serveReads() {
 //	34d141ba term 1 vote 2
 //	150e60d3 2 1 c6decc60aee2d61a0 1 set x 1
 //
-// The first line names the members because quorums must never depend on what somebody types. Three
-// gaps are confessed. A flipped bit in the last line looks like a torn tail. A power failure that
-// writes the end of a batch and not its middle looks like damage, and the server does not start.
-// And a file that is gone at a start looks like a new server, which may vote again in a term in
-// which it has voted.
+// Three gaps are confessed. A flipped bit in the last line looks like a torn tail. A power failure
+// that writes the end of a batch and not its middle looks like damage, and the server does not
+// start. A file that is gone at a start looks like a new server, which may vote a second time in a
+// term.
 
 // record is one change of persistent state: an entry at an index, or a term with its vote.
 type record struct {
@@ -1161,7 +1147,8 @@ func (r *record) text() string {
 	return strconv.Itoa(r.index) + " " + string(entry)
 }
 
-// header is the first line of server id's file, without checksum [DK1].
+// header is the first line of server id's file, without checksum. It names the members because
+// quorums must never depend on what somebody types [DK1].
 func header(id int, members []int) string {
 	return fmt.Sprintf("raft.go 2 server %d of %s", id, list(members))
 }
@@ -1171,13 +1158,16 @@ func appendLine(b []byte, text string) []byte {
 	return fmt.Appendf(b, "%08x %s\n", crc32.ChecksumIEEE([]byte(text)), text)
 }
 
-// intact returns the text of a line without its newline, if the checksum is right.
-func intact(line []byte) (text string, ok bool) {
+// intact returns the text of a line without its newline, or "" if the checksum is wrong.
+func intact(line []byte) string {
 	if len(line) < 10 || line[8] != ' ' {
-		return "", false
+		return ""
 	}
 	sum := binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(line[9:]))
-	return string(line[9:]), hex.EncodeToString(sum) == string(line[:8])
+	if hex.EncodeToString(sum) != string(line[:8]) {
+		return ""
+	}
+	return string(line[9:])
 }
 
 // replay reads a file that must begin with header. It returns the persistent state and how many
@@ -1187,17 +1177,17 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 	for line := 1; good < len(data); line++ {
 		rest := data[good:]
 		end := bytes.IndexByte(rest, '\n')
-		text, ok := intact(rest[:max(end, 0)])
+		text := intact(rest[:max(end, 0)])
+		isIntact := func(line []byte) bool { return intact(line) != "" }
 		switch {
-		case ok && line == 1:
+		case text != "" && line == 1:
 			err = checkHeader(text, header)
-		case ok:
+		case text != "":
 			err = p.replayRecord(text)
 		case line == 1 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3]
 			err = errors.New("this is not a file of this program, or its first line is damaged")
 		case slices.ContainsFunc(bytes.Split(rest, []byte{'\n'})[1:], isIntact): // [DK4]
-			err = errors.New("damaged, but intact lines follow; this server may have promised " +
-				"what is lost, so do not start it with this file")
+			err = errors.New("damaged, but intact lines follow: a promise may be lost, keep it off")
 		default:
 			return p, good, nil // [DK3]
 		}
@@ -1209,25 +1199,17 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 	return p, good, nil
 }
 
-func isIntact(line []byte) bool {
-	_, ok := intact(line)
-	return ok
-}
-
 // checkHeader compares the first line with the one that this server would write [DK1].
 func checkHeader(text, header string) error {
-	server, members, ok := strings.Cut(text, " of ")
-	ours, ourMembers, _ := strings.Cut(header, " of ")
+	members := strings.LastIndexByte(header, ' ') + 1
 	switch {
-	case !ok || !strings.HasPrefix(text, "raft.go 2 server "):
-		return fmt.Errorf("it begins with %s, not with %s", quote(text), quote(header))
-	case server != ours:
-		return fmt.Errorf("this is the file of %s, not of %s", server[10:], ours[10:])
-	case members != ourMembers:
-		return fmt.Errorf("this server belongs to the cluster %s, not %s; "+
-			"Raft needs §6 to change that", members, ourMembers)
+	case text == header:
+		return nil
+	case strings.HasPrefix(text, header[:members]):
+		return fmt.Errorf("this server belongs to the cluster %s, not %s; Raft needs §6 to "+
+			"change that", text[members:], header[members:])
 	}
-	return nil
+	return fmt.Errorf("the file begins with %s, not with %s", quote(text), quote(header))
 }
 
 // replayRecord carries one record out, or says why it does not fit behind the others [DK4].
@@ -1238,15 +1220,14 @@ func (p *persistent) replayRecord(text string) error {
 	word, rest, _ := strings.Cut(text, " ")
 	index, wrong := parseNumber(word, 1, maxNumber)
 	e, err := parseEntry(rest)
-	if err = cmp.Or(wrong, err); err != nil {
-		return err
-	}
-	if index > len(p.log) {
+	switch {
+	case wrong != nil || err != nil:
+		return cmp.Or(wrong, err)
+	case index > len(p.log):
 		return fmt.Errorf("entry %d follows entry %d, so there is a gap", index, len(p.log)-1)
-	}
-	if before := p.log[index-1].Term; e.Term < before || e.Term > p.currentTerm {
+	case e.Term < p.log[index-1].Term || e.Term > p.currentTerm:
 		return fmt.Errorf("entry %d has term %d, which is not from %d to %d",
-			index, e.Term, before, p.currentTerm)
+			index, e.Term, p.log[index-1].Term, p.currentTerm)
 	}
 	p.log = append(p.log[:index], &e) // [DK2]
 	return nil
@@ -1261,8 +1242,7 @@ func (p *persistent) replayTermAndVote(text string) error {
 	case r.term < max(p.currentTerm, 1):
 		return fmt.Errorf("the term falls from %d to %d", p.currentTerm, r.term)
 	case r.term == p.currentTerm && p.votedFor != none && r.votedFor != p.votedFor:
-		return fmt.Errorf("the vote in term %d changes from %d to %d",
-			r.term, p.votedFor, r.votedFor)
+		return fmt.Errorf("the vote in t%d changes from %d to %d", r.term, p.votedFor, r.votedFor)
 	}
 	p.currentTerm, p.votedFor = r.term, r.votedFor
 	return nil
@@ -1270,9 +1250,10 @@ func (p *persistent) replayTermAndVote(text string) error {
 
 // disk is a server's file.
 type disk struct {
-	file *os.File
 	name string
-	size int64 // as this server left it
+	file *os.File
+	info os.FileInfo // recognizes the file
+	size int64       // as this server left it
 	buf  []byte
 }
 
@@ -1283,44 +1264,36 @@ func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn in
 	if err = os.MkdirAll(dir, 0o755); err != nil {
 		return
 	}
-	if d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644); err != nil {
+	d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
 		return
 	}
-	data, err := os.ReadFile(d.name)
-	d.size = int64(len(data))
-	p, good, wrong := replay(data, header(id, members))
-	err = cmp.Or(err, wrong)
-	if torn = len(data) - good; err == nil && torn > 0 { // [DK3]
-		err = errors.Join(d.checkOwner(), os.Truncate(d.name, int64(good)))
-		d.size = int64(good)
+	info, err1 := d.file.Stat()
+	data, err2 := os.ReadFile(d.name)
+	p, good, err := replay(data, header(id, members))
+	if err = cmp.Or(err1, err2, err); err != nil {
+		return
+	}
+	d.info, d.size, torn = info, int64(good), len(data)-good
+	if torn > 0 {
+		err = os.Truncate(d.name, d.size) // [DK3]
 	}
 	if good == 0 {
 		d.buf = appendLine(nil, header(id, members)) // [DK1]
 	}
-	if err == nil {
-		// An old file is synced, too: whoever wrote it may have died before its own fsync.
-		err = cmp.Or(d.flush(), syncFolders(dir))
-	}
-	if err != nil {
-		d.file.Close()
-		err = fmt.Errorf("%s %w", d.name, err)
-	}
-	return
+	// An old file is synced, too: whoever wrote it may have died before its own fsync.
+	return d, p, torn, cmp.Or(err, d.append(nil), d.file.Sync(), syncFolders(dir))
 }
 
 // append writes records and returns when they are on the disk, or an error, after which nothing is
 // known about the file: the kernel may have dropped the pages, and another fsync would lie [DK5].
 func (d *disk) append(records []record) error {
-	if len(records) == 0 {
-		return nil
-	}
 	for i := range records {
 		d.buf = appendLine(d.buf, records[i].text())
 	}
-	return d.flush()
-}
-
-func (d *disk) flush() error {
+	if len(d.buf) == 0 {
+		return nil
+	}
 	if err := d.checkOwner(); err != nil {
 		return err
 	}
@@ -1336,43 +1309,35 @@ func (d *disk) flush() error {
 // checkOwner fails if the name no longer leads to the file, or the file is not as long as this
 // server left it. What is written to a removed file would be gone after a restart.
 func (d *disk) checkOwner() error {
-	named, err := os.Stat(d.name)
-	if err != nil {
-		return fmt.Errorf("the file was removed: %w", err) // [DK6]
-	}
-	open, err := d.file.Stat()
+	info, err := os.Stat(d.name)
 	switch {
-	case err != nil:
-		return err
-	case !os.SameFile(named, open): // [DK6]
+	case err != nil: // [DK6]
+		return fmt.Errorf("the file was removed: %w", err)
+	case !os.SameFile(info, d.info): // [DK6]
 		return errors.New("the file was replaced by another one")
-	case open.Size() != d.size: // [DK6]
+	case info.Size() != d.size: // [DK6]
 		return errors.New("somebody else writes to the file, perhaps a cluster in the same folder")
 	}
 	return nil
 }
 
 // syncFolders makes the name of a new file durable: its folder, and those above it, which may be
-// new as well. A folder above that is not ours to open was there before.
+// new as well. It goes by a folder that is not ours, and by a file system that syncs no folders.
 func syncFolders(dir string) error {
 	folder, err := os.Open(dir)
 	if err == nil {
 		err = folder.Sync()
 		folder.Close()
 	}
-	if err != nil && !errors.Is(err, os.ErrPermission) && !cannotSync(err) {
+	harmless := runtime.GOOS == "windows" || errors.Is(err, os.ErrPermission) ||
+		errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
+	if err != nil && !harmless {
 		return err
 	}
 	if above := filepath.Dir(dir); above != filepath.Clean(dir) {
 		return syncFolders(above)
 	}
 	return nil
-}
-
-// cannotSync recognizes a file system that does not sync folders, which is no reason not to start.
-func cannotSync(err error) bool {
-	return runtime.GOOS == "windows" ||
-		errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
 }
 
 // ---- 12. Network --------------------------------------------------------------------------------
@@ -1385,29 +1350,22 @@ func cannotSync(err error) bool {
 //	← {"clientReply":{"client":"c7","serial":1,"result":"1"}}
 //	→ {"console":{"id":7,"line":"peek x"}}
 //	← {"consoleReply":{"id":7,"text":"1"}}
-//	← {"consoleReply":{"id":8,"logView":{"id":1,"role":"F","term":2,"last":2,
+//	← {"consoleReply":{"id":8,"logView":{"id":1,"head":"S1 F t2","last":2,
 //	   "cells":["[1]","(1 x=1)"]}}}
 
 // addressMap has the addresses of all servers.
 type addressMap map[int]netip.AddrPort
 
-// datagram is anything that travels.
+func (a addressMap) ids() []int   { return slices.Sorted(maps.Keys(a)) }
+func (a addressMap) list() string { return list(a.ids()) }
+
+// datagram is anything that travels. It has one body.
 type datagram struct {
 	Message
 	ClientRequest *request      `json:"clientRequest,omitempty"`
-	ClientReply   *clientReply  `json:"clientReply,omitempty"`
+	ClientReply   *reply        `json:"clientReply,omitempty"`
 	Console       *consoleLine  `json:"console,omitempty"`
 	ConsoleReply  *consoleReply `json:"consoleReply,omitempty"`
-}
-
-// clientReply is a reply on the wire: a result or an error.
-type clientReply struct {
-	Client  string  `json:"client"`
-	Serial  int     `json:"serial"`
-	Result  *string `json:"result,omitempty"`
-	Error   string  `json:"error,omitempty"`
-	Leader  int     `json:"leader,omitempty"`  // with errNotLeader, if known,
-	Address string  `json:"address,omitempty"` // and where it is
 }
 
 // encode writes a datagram. HTML escapes are off: they would make six bytes of one "<".
@@ -1419,31 +1377,23 @@ func encode(v any) []byte {
 	return b.Bytes()
 }
 
-// encodeReply writes a reply; address is the leader's, or empty.
-func encodeReply(r *reply, address string) []byte {
-	c := &clientReply{Client: r.client, Serial: r.serial, Error: r.err, Address: address}
-	if r.err == "" {
-		c.Result = &r.result
-	}
-	if address != "" {
-		c.Leader = r.leader
-	}
-	return encode(datagram{ClientReply: c})
-}
-
 // decode reads a datagram for server self. It returns an input for the loop, or why there is none.
 func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (any, string) {
 	var d datagram
 	if err := json.Unmarshal(data, &d); err != nil {
 		return nil, "not one of our JSON objects: " + err.Error()
 	}
-	absent := func(is bool) bool { return !is }
-	bodies := slices.DeleteFunc([]bool{d.RequestVote != nil, d.RequestVoteReply != nil,
+	bodies := 0
+	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil,
 		d.AppendEntries != nil, d.AppendEntriesReply != nil,
-		d.ClientRequest != nil, d.Console != nil}, absent)
+		d.ClientRequest != nil, d.Console != nil} {
+		if is {
+			bodies++
+		}
+	}
 	switch {
-	case len(bodies) != 1:
-		return nil, fmt.Sprintf("%d bodies that a server can take, not one", len(bodies))
+	case bodies != 1:
+		return nil, fmt.Sprintf("%d bodies that a server can take, not one", bodies)
 	case d.Console != nil:
 		d.Console.from = from
 		return d.Console, ""
@@ -1472,13 +1422,10 @@ func checkMessage(m *Message, from netip.AddrPort, self int, addresses addressMa
 	case m.To != self:
 		return fmt.Sprintf("for S%d, and this is S%d", m.To, self)
 	case !known:
-		return fmt.Sprintf("from S%d, which is not among our servers %s",
-			m.From, list(slices.Sorted(maps.Keys(addresses))))
+		return fmt.Sprintf("from S%d, which is not among our servers %s", m.From, addresses.list())
 	case m.From == self || address != from:
 		return fmt.Sprintf("from S%d, but not from its address %v", m.From, address)
-	case m.Term < 1 || m.Term > maxNumber || m.At < 0 || m.At > maxNumber:
-		return fmt.Sprintf("term %d at %d is out of range", m.Term, m.At)
-	case !m.possible():
+	case !between(1, m.Term, maxNumber) || !between(0, m.At, maxNumber) || !m.possible():
 		return fmt.Sprintf("no honest server sends %.200s", bytes.TrimSpace(encode(m)))
 	}
 	return ""
@@ -1558,20 +1505,27 @@ type dropped string
 
 // run is the life of a server.
 func (h *host) run() {
-	defer h.stopOnBrokenInvariant()
+	defer func() {
+		r := recover()
+		if broken, is := r.(brokenInvariant); is {
+			fatal("broken invariant: %s; this is a bug or a forged message, and the server stops "+
+				"before it spreads", broken)
+		} else if r != nil {
+			panic(r)
+		}
+	}()
 	for {
-		h.turn(nil)
+		h.turn()
 	}
 }
 
-// turn waits until something happens and deals with it, and with all that is waiting besides. The
-// command tick ends its wait by wake, and turn reports whether that happened. A tick comes behind
-// the datagrams that arrived before it: a busy server must not depose a leader whose heartbeat
-// waits in the channel.
-func (h *host) turn(wake <-chan time.Time) (woken bool) {
-	work := make(chan bool, 1)
+// turn waits until something happens and deals with it, and with all that is waiting besides. A
+// tick comes behind the datagrams that arrived before it: a busy server must not depose a leader
+// whose heartbeat waits in the channel.
+func (h *host) turn() {
+	work := make(chan bool)
 	if h.server.behind() {
-		work <- true // there are entries to apply
+		close(work) // there are entries to apply, so do not wait
 	}
 	var inputs []input
 	ticked := false
@@ -1581,8 +1535,6 @@ func (h *host) turn(wake <-chan time.Time) (woken bool) {
 	case <-h.clock.C:
 		ticked = !h.faults.clockOff
 	case <-work:
-	case <-wake:
-		woken = true
 	}
 	for len(h.inputs) > 0 && len(inputs) < maxInputs {
 		inputs = h.take(inputs, <-h.inputs)
@@ -1593,7 +1545,6 @@ func (h *host) turn(wake <-chan time.Time) (woken bool) {
 	h.step(inputs...)
 	h.complain("dropped", &h.dropped)
 	h.complain("not sent", &h.unsent)
-	return woken
 }
 
 // take sorts what came out of the channel: what concerns the algorithm waits for the Step.
@@ -1602,7 +1553,10 @@ func (h *host) take(inputs []input, in any) []input {
 	case *consoleLine:
 		h.step(inputs...) // what came before
 		h.execute(in)     // chapter 15
-		return inputs[:0]
+		return nil
+	case tick: // of the command tick (chapter 16)
+		h.step(append(inputs, in)...)
+		return nil
 	case dropped:
 		h.dropped.add(string(in))
 		return inputs
@@ -1611,7 +1565,8 @@ func (h *host) take(inputs []input, in any) []input {
 			return inputs
 		}
 		if why := h.server.cannotAnswer(in); why != "" {
-			return h.take(inputs, dropped(why))
+			h.dropped.add(why)
+			return inputs
 		}
 	}
 	return append(inputs, in)
@@ -1627,14 +1582,17 @@ func (h *host) perform(out Output) {
 		h.send(&out.Early[i])
 	}
 	if err := h.disk.append(out.Persist); err != nil { // [Persist] [DK5]
-		h.fatal("%s: %v; this server stops and has answered nothing since. See to the disk and "+
-			"the folder, then start it again", h.disk.name, err)
+		fatal("%s: %v; this server stops and has answered nothing since; see to the disk and "+
+			"start it again", h.disk.name, err)
 	}
 	for i := range out.Send {
 		h.send(&out.Send[i])
 	}
-	for i := range out.Reply {
-		h.reply(&out.Reply[i])
+	for _, r := range out.Reply {
+		if r.Leader != none {
+			r.Address = h.addresses[r.Leader].String()
+		}
+		h.write(encode(datagram{ClientReply: &r}), r.to)
 	}
 }
 
@@ -1647,14 +1605,6 @@ func (h *host) send(m *Message) {
 			time.AfterFunc(delay, func() { h.conn.WriteToUDPAddrPort(data, to) })
 		}
 	}
-}
-
-func (h *host) reply(r *reply) {
-	address := ""
-	if r.leader != none {
-		address = h.addresses[r.leader].String()
-	}
-	h.write(encodeReply(r, address), r.to)
 }
 
 // write sends a datagram. An error is told, because it is not loss: retrying may not help.
@@ -1688,21 +1638,17 @@ func (h *host) readDatagrams(self int) {
 // complaint counts what went wrong. It is told once a second at most: a flood of garbage must not
 // flood the screen.
 type complaint struct {
-	all, fresh int // since the start, and since it was told
-	last       string
-	toldAt     time.Time
+	count  int // since it was told
+	last   string
+	toldAt time.Time
 }
 
-func (c *complaint) add(why string) {
-	c.all++
-	c.fresh++
-	c.last = why
-}
+func (c *complaint) add(why string) { c.count, c.last = c.count+1, why }
 
 func (h *host) complain(what string, c *complaint) {
-	if c.fresh > 0 && time.Since(c.toldAt) >= time.Second {
-		h.tell("fault", "%s %d: %s", what, c.fresh, c.last)
-		c.fresh, c.toldAt = 0, time.Now()
+	if c.count > 0 && time.Since(c.toldAt) >= time.Second {
+		h.tell("fault", "%s %d: %s", what, c.count, c.last)
+		c.count, c.toldAt = 0, time.Now()
 	}
 }
 
@@ -1715,19 +1661,11 @@ func must(holds bool, invariant string) {
 
 type brokenInvariant string
 
-func (h *host) stopOnBrokenInvariant() {
-	r := recover()
-	if broken, is := r.(brokenInvariant); is {
-		h.fatal("broken invariant: %s; this is a bug or a forged message, and the server stops "+
-			"before it spreads", broken)
-	} else if r != nil {
-		panic(r)
-	}
-}
-
-// fatal ends the process with one line. The loop stands still meanwhile, so nothing is answered.
-func (h *host) fatal(format string, args ...any) {
-	h.screen.end("error: " + fmt.Sprintf(format, args...))
+// fatal ends the process with one line, or after a second if the terminal does not take it. When
+// the loop calls it, the loop stands still meanwhile, so nothing is answered.
+func fatal(format string, args ...any) {
+	time.AfterFunc(time.Second, func() { os.Exit(1) })
+	fmt.Fprintf(os.Stderr, "error: "+format+"\n", args...)
 	os.Exit(1)
 }
 
@@ -1750,10 +1688,13 @@ type voice struct {
 	fired     map[string]int // how often each rule has
 }
 
-// ruleTags lists the tags of all rules; the package comment has their words.
-const ruleTags = "Persist All1 All2 Fol1 Fol2 Cand1 Cand2 Cand3 Cand4 Lead1 Lead2 Lead3 Lead3a " +
-	"Lead3b Lead4 RV1 RV2 AE1 AE2 AE3 AE4 AE5 SE1 SE2 SE3 RD1 RD2 RD3 RD4 CQ1 CQ2 " +
-	"DK1 DK2 DK3 DK4 DK5 DK6"
+// ruleTags lists the tags of the rules that fire while a server runs, diskTags the others. Their
+// words are in the package comment.
+const (
+	ruleTags = "Persist All1 All2 Fol1 Fol2 Cand1 Cand2 Cand3 Cand4 Lead1 Lead2 Lead3 Lead3a " +
+		"Lead3b Lead4 RV1 RV2 AE1 AE2 AE3 AE4 AE5 SE1 SE2 SE3 RD1 RD2 RD3 RD4 CQ1 CQ2"
+	diskTags = "DK1 DK2 DK3 DK4 DK5 DK6"
+)
 
 // width is where narration and answers are clipped, in columns.
 const width = 79
@@ -1788,24 +1729,17 @@ func (s *server) tellDeleted(index, last int) {
 func (s *server) tellSent(tag string, m *Message) (lamport int) {
 	s.count(tag)
 	s.lamport++
-	level, more := 2, ""
-	switch vote, ae, r := m.RequestVoteReply, m.AppendEntries, m.AppendEntriesReply; {
-	case vote != nil && !vote.VoteGranted:
-		level = 1
-		more = fmt.Sprintf(": voted %s, last #%dt%d",
-			name(s.votedFor), s.lastIndex(), s.lastTerm())
-	case r != nil && !r.Success:
-		level = 1
-	case s.idle(m):
-		level = 3
-		if ae != nil && s.progress[m.To].unansweredSeq > 0 {
-			more = fmt.Sprintf(" (up to #%d unanswered)", s.progress[m.To].unansweredIndex)
-		}
-	case r != nil:
-		s.confirmed = r.MatchIndex
+	more, w := "", s.progress[m.To]
+	if vote := m.RequestVoteReply; vote != nil && !vote.VoteGranted {
+		more = fmt.Sprintf(": voted %s, last #%dt%d", name(s.votedFor), s.lastIndex(), s.lastTerm())
+	} else if ae := m.AppendEntries; ae != nil && len(ae.Entries) == 0 && w.unansweredSeq > 0 {
+		more = fmt.Sprintf(" (up to #%d unanswered)", w.unansweredIndex)
 	}
-	if level <= s.watch {
+	if s.level(m) <= s.watch {
 		s.write(tag, fmt.Sprintf("->S%d %v%s", m.To, m, more))
+	}
+	if r := m.AppendEntriesReply; r != nil && r.Success {
+		s.confirmed = r.MatchIndex
 	}
 	return s.lamport
 }
@@ -1813,28 +1747,31 @@ func (s *server) tellSent(tag string, m *Message) (lamport int) {
 // hear narrates a message that has arrived.
 func (s *server) hear(m *Message) {
 	s.lamport = max(s.lamport, min(m.At, maxNumber/2)) + 1 // a forged one must not overflow
-	if s.watch == 3 || s.watch == 2 && !s.idle(m) {
+	if max(2, s.level(m)) <= s.watch {
 		s.write("heard", fmt.Sprintf("<-S%d t%d %v", m.From, m.Term, m))
 	}
 }
 
-// idle recognizes heartbeats and their answers.
-func (s *server) idle(m *Message) bool {
-	known, ae, r := s.confirmed, m.AppendEntries, m.AppendEntriesReply
+// level is 1 for refusals, 3 for heartbeats and their answers, and 2 for any other message.
+func (s *server) level(m *Message) int {
+	known := s.confirmed
 	if s.role == leader {
 		known = s.matchIndex[m.From]
 	}
-	return ae != nil && len(ae.Entries) == 0 || r != nil && r.Success && r.MatchIndex == known
+	switch vote, ae, r := m.RequestVoteReply, m.AppendEntries, m.AppendEntriesReply; {
+	case vote != nil && !vote.VoteGranted || r != nil && !r.Success:
+		return 1
+	case ae != nil && len(ae.Entries) == 0 || r != nil && r.MatchIndex == known:
+		return 3
+	}
+	return 2
 }
 
 // String is what a Message says.
 func (m *Message) String() string {
-	switch vote, ae, r := m.RequestVoteReply, m.AppendEntries, m.AppendEntriesReply; {
-	case m.RequestVote != nil:
-		rv := m.RequestVote
+	switch rv, ae, r := m.RequestVote, m.AppendEntries, m.AppendEntriesReply; {
+	case rv != nil:
 		return fmt.Sprintf("RequestVote last #%dt%d", rv.LastLogIndex, rv.LastLogTerm)
-	case vote != nil:
-		return "VoteReply " + map[bool]string{true: "granted", false: "refused"}[vote.VoteGranted]
 	case ae != nil:
 		entries, n := "", len(ae.Entries)
 		if n > 0 {
@@ -1845,6 +1782,9 @@ func (m *Message) String() string {
 		}
 		return fmt.Sprintf("AppendEntries prev=#%dt%d [%s] commit=%d",
 			ae.PrevLogIndex, ae.PrevLogTerm, entries, ae.LeaderCommit)
+	case r == nil:
+		granted := map[bool]string{true: "granted", false: "refused"}
+		return "VoteReply " + granted[m.RequestVoteReply.VoteGranted]
 	case r.Success:
 		return fmt.Sprintf("AppendReply ok match=%d", r.MatchIndex)
 	case r.Seq == 0:
@@ -1888,8 +1828,8 @@ func clip(text string, columns int) string {
 // narrate shows the narration of a Step; the prompt may have changed with it.
 func (h *host) narrate(lines []string) {
 	if len(lines) > 0 {
+		h.screen.prompt.Store(h.prompt())
 		h.screen.narrate(lines...)
-		h.screen.setPrompt(h.prompt())
 	}
 }
 
@@ -1909,17 +1849,17 @@ type screen struct {
 	people   bool         // a person sits there: show prompts
 	color    bool         // one color per server
 	missed   atomic.Int64 // lines that were not shown
-
-	text    string // for the writing goroutine: the prompt,
-	showing bool   // … whether it shows,
-	lamport string // … and the number of the last line
+	prompt   atomic.Value // its text
+	showing  bool         // for the writing goroutine: whether the prompt shows,
+	lamport  int          // and the number of the last line
 }
 
 func openScreen() *screen {
 	terminal := isTerminal(os.Stderr)
-	sc := &screen{jobs: make(chan func(), 1000), out: os.Stdout, err: os.Stderr, text: "raft> ",
+	sc := &screen{jobs: make(chan func(), 1000), out: os.Stdout, err: os.Stderr,
 		people: isTerminal(os.Stdin) && terminal,
 		color:  terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	sc.prompt.Store("raft> ")
 	go sc.run()
 	return sc
 }
@@ -1933,24 +1873,16 @@ func (sc *screen) run() {
 	for job := range sc.jobs {
 		job()
 		if len(sc.jobs) == 0 && sc.missed.Load() > 0 {
-			sc.show(fmt.Sprintf("%5s %d lines not shown", sc.lamport, sc.missed.Swap(0)))
+			sc.show(fmt.Sprintf("%5d %d lines not shown", sc.lamport, sc.missed.Swap(0)))
 		}
 	}
 }
 
-// offer has a job done by the writing goroutine if it can take it now.
-func (sc *screen) offer(job func()) bool {
-	select {
-	case sc.jobs <- job:
-		return true
-	default:
-		return false
-	}
-}
-
-// narrate shows lines, or counts them.
+// narrate shows lines if the writing goroutine can take them now.
 func (sc *screen) narrate(lines ...string) {
-	if !sc.offer(func() { sc.show(lines...) }) {
+	select {
+	case sc.jobs <- func() { sc.show(lines...) }:
+	default:
 		sc.missed.Add(int64(len(lines)))
 	}
 }
@@ -1959,57 +1891,33 @@ func (sc *screen) narrate(lines ...string) {
 func (sc *screen) show(lines ...string) {
 	text, prompt := "", ""
 	if sc.showing {
-		text, prompt = "\r\x1b[K", sc.text
+		text, prompt = "\r\x1b[K", sc.prompt.Load().(string)
 	}
 	for _, line := range lines {
-		if words := strings.Fields(line); len(words) > 1 && strings.HasPrefix(words[1], "S") {
-			sc.lamport = words[0]
-			if id, err := strconv.Atoi(words[1][1:]); err == nil && sc.color {
-				line = fmt.Sprintf("\x1b[%dm%s\x1b[0m", 31+(id+5)%6, line)
-			}
+		id := 0
+		if fmt.Sscanf(line, "%d S%d", &sc.lamport, &id); id > 0 && sc.color {
+			line = fmt.Sprintf("\x1b[%dm%s\x1b[0m", 31+(id+5)%6, line)
 		}
 		text += line + "\n"
 	}
 	io.WriteString(sc.err, text+prompt)
 }
 
-// do has a job done by the writing goroutine, in its turn.
-func (sc *screen) do(job func()) (done chan bool) {
-	done = make(chan bool)
-	go func() { sc.jobs <- func() { job(); close(done) } }()
-	return done
+// do has a job done by the writing goroutine, in its turn, and returns when it is done.
+func (sc *screen) do(job func()) {
+	done := make(chan bool)
+	sc.jobs <- func() { job(); close(done) }
+	<-done
 }
 
-// answer prints an answer and returns when it is written.
-func (sc *screen) answer(text string) { <-sc.do(func() { io.WriteString(sc.out, text+"\n") }) }
+// answer prints an answer.
+func (sc *screen) answer(text string) { sc.do(func() { io.WriteString(sc.out, text+"\n") }) }
 
-// prompt shows the prompt, or notes that a line was entered behind it. A pasted line was echoed
-// earlier, so the cursor still stands behind the prompt, which is wiped.
-func (sc *screen) prompt(show bool) {
-	<-sc.do(func() {
-		if sc.showing = show && sc.people; sc.showing {
-			io.WriteString(sc.err, sc.text)
-		} else if sc.people {
-			io.WriteString(sc.err, "\r\x1b[K")
-		}
-	})
-}
-
-// setPrompt changes the prompt, also one that is showing, if the terminal takes it.
-func (sc *screen) setPrompt(text string) {
-	sc.offer(func() {
-		changed := sc.text != text
-		if sc.text = text; sc.showing && changed {
-			sc.show()
-		}
-	})
-}
-
-// end shows a last line, or gives up after a second if the terminal does not take it.
-func (sc *screen) end(line string) {
-	select {
-	case <-sc.do(func() { sc.showing = false; sc.show(line) }):
-	case <-time.After(time.Second):
+// ask shows the prompt, or wipes what a line that was pasted, and so echoed earlier, left of it.
+func (sc *screen) ask(show bool) {
+	if sc.people {
+		text := map[bool]string{true: sc.prompt.Load().(string), false: "\r\x1b[K"}[show]
+		sc.do(func() { sc.showing = show; io.WriteString(sc.err, text) })
 	}
 }
 
@@ -2019,53 +1927,50 @@ func (sc *screen) end(line string) {
 // (set, get, …) it sends to the leader in the client's form and repeats until there is an answer.
 // What concerns servers (status, cut, …) it sends to their loops. One table holds every command.
 
-// command is one row of the table. server runs in a server's loop, here in the console. With
-// neither, it is a client's command. acts: it sets off messages or may change a log.
+// command is one row of the table.
 type command struct {
 	name, args, help string
-	acts             bool
-	server           func(h *host, args []string) (string, error)
-	here             func(c *console, args []string) (string, error)
+	by               string // "leader" (as a client's command), "servers" or "console"
+	acts             bool   // it sets off messages or may change a log
 }
 
 // commands is the table, from which help and the errors come.
 func commands() []command {
 	return []command{
-		{"help", "", "list the commands", false, nil, (*console).help},
-		{"status", "", "role, term, vote, leader, log, timer, faults", false, (*host).status, nil},
-		{"logs", "[on|off]", "draw all logs; on: after every change", false, nil, (*console).logs},
-		{"rules", "", "which rules have fired, and which never", false, (*host).rules, nil},
-		{"set", "KEY VALUE", "write; answered once it is applied", true, nil, nil},
-		{"get", "KEY", "linearizable read, without a log entry", false, nil, nil},
-		{"del", "KEY", "delete", true, nil, nil},
-		{"incr", "KEY [N]", "add N, or 1", true, nil, nil},
-		{"cas", "KEY OLD NEW", "set to NEW if it is OLD", true, nil, nil},
-		{"peek", "KEY", "read a server's own table, perhaps stale", false, (*host).peek, nil},
-		{"timeout", "", "end the election timeout now", true, (*host).timeout, nil},
-		{"beat", "", "leader: let a heartbeat interval pass now", true, (*host).beat, nil},
-		{"tick", "off|on|N", "stop the clock, let it run, let N pass", true, (*host).setTick, nil},
-		{"cut", "WHOM [vote|append]", "cut the wires to 2,3 or all", false, (*host).cutWires, nil},
-		{"heal", "", "end cuts and noise", false, (*host).heal, nil},
-		{"noise", "PERCENT", "lose, double, delay what is sent", false, (*host).setNoise, nil},
-		{"hold", "", "queue arriving messages; again: list them", false, (*host).hold, nil},
-		{"release", "[N]", "handle N, or all and queue no more", true, (*host).release, nil},
-		{"kill", "WHOM", "kill -9 a server's process (go run .)", false, nil, (*console).kill},
-		{"start", "WHOM", "start it again", true, nil, (*console).start},
-		{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 all", false, (*host).setWatch, nil},
-		{"quit", "", "leave, and end the servers of this terminal", false, nil, (*console).quit},
+		{"help", "", "list the commands", "console", false},
+		{"status", "", "role, term, vote, leader, log, timer, faults", "servers", false},
+		{"logs", "[on|off]", "draw all logs; on: after every change", "console", false},
+		{"rules", "", "how often each rule has fired", "servers", false},
+		{"set", "KEY VALUE", "write; answered once it is applied", "leader", true},
+		{"get", "KEY", "linearizable read, without a log entry", "leader", false},
+		{"del", "KEY", "delete", "leader", true},
+		{"incr", "KEY [N]", "add N, or 1", "leader", true},
+		{"cas", "KEY OLD NEW", "set to NEW if it is OLD", "leader", true},
+		{"peek", "KEY", "read a server's own table, perhaps stale", "servers", false},
+		{"timeout", "", "end the election timeout now", "servers", true},
+		{"beat", "", "leader: let a heartbeat interval pass now", "servers", true},
+		{"tick", "off|on|N", "stop the clock, let it run, let N pass", "servers", true},
+		{"cut", "WHOM [vote|append]", "cut the wires to 2,3 or all", "servers", false},
+		{"heal", "", "end cuts and noise", "servers", false},
+		{"noise", "PERCENT", "lose, double, delay what is sent", "servers", false},
+		{"hold", "", "queue arriving messages; again: list them", "servers", false},
+		{"release", "[N]", "handle N, or all and queue no more", "servers", true},
+		{"kill", "WHOM", "kill -9 a server's process (go run .)", "console", false},
+		{"start", "WHOM", "start it again", "console", true},
+		{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 all", "servers", false},
+		{"quit", "", "leave, and end the servers of this terminal", "console", false},
 	}
 }
 
 // findCommand finds the row for a line, and splits and counts its arguments.
 func findCommand(line string) (command, []string, error) {
 	verb, rest := cutWord(line)
-	near := "help lists them"
+	args, near := strings.Fields(rest), "help lists them"
 	for _, c := range commands() {
-		args, most := strings.Fields(rest), len(strings.Fields(c.args))
+		most := len(strings.Fields(c.args))
 		least := most - strings.Count(c.args, "[")
-		counted := c.server != nil || c.here != nil
 		switch {
-		case c.name == verb && counted && (len(args) < least || len(args) > most):
+		case c.name == verb && c.by != "leader" && !between(least, len(args), most):
 			return c, nil, fmt.Errorf("%s needs %s", verb, cmp.Or(c.args, "no argument"))
 		case c.name == verb:
 			return c, args, nil
@@ -2114,21 +2019,63 @@ func (h *host) execute(l *consoleLine) {
 	cmd, args, err := findCommand(l.Line)
 	switch from := l.from.Addr(); {
 	case !from.IsLoopback() && from != h.addresses[h.server.id].Addr():
-		err = fmt.Errorf("S%d takes commands from its own machine only, not from %v",
-			h.server.id, from)
+		err = fmt.Errorf("only its own machine commands S%d, not %v", h.server.id, from)
 	case err != nil:
 	case cmd.name == "logs":
-		r.LogView = h.logView()
-	case cmd.server == nil:
+		r.LogView = h.server.logView()
+	case cmd.by != "servers":
 		err = fmt.Errorf("%s is not a command for servers", cmd.name)
 	default:
-		r.Text, err = cmd.server(h, args)
+		r.Text, err = h.obey(cmd.name, args, l)
 	}
 	if err != nil {
 		r.Text, r.Error = "", err.Error()
 	}
-	h.screen.setPrompt(h.prompt())
-	h.write(encode(datagram{ConsoleReply: r}), l.from)
+	h.screen.prompt.Store(h.prompt())
+	if *r != (consoleReply{ID: l.ID}) { // tick N answers later
+		h.write(encode(datagram{ConsoleReply: r}), l.from)
+	}
+}
+
+// obey carries out a command for servers.
+func (h *host) obey(verb string, args []string, l *consoleLine) (text string, err error) {
+	s, f, arg := h.server, &h.faults, append(args, "")[0]
+	switch verb {
+	case "status":
+		return h.status(), nil
+	case "rules":
+		return s.rules(), nil
+	case "peek":
+		return s.machine.get(arg), nil
+	case "timeout":
+		return h.timeout()
+	case "hold":
+		return f.hold(), nil
+	case "beat":
+		h.beat()
+	case "tick":
+		return h.setTick(arg, l)
+	case "cut":
+		err = h.cut(arg, append(args, "all")[1])
+	case "heal":
+		f.cut, f.noise = nil, 0
+	case "noise":
+		err = set(&f.noise, arg, 100)
+	case "watch":
+		err = set(&s.watch, arg, 3)
+	case "release":
+		err = h.release(arg)
+	}
+	return "ok", err
+}
+
+// set sets a number to what a person typed, from 0 to high.
+func set(what *int, word string, high int) error {
+	n, err := parseNumber(word, 0, high)
+	if err == nil {
+		*what = n
+	}
+	return err
 }
 
 // prompt shows what a person should know before typing.
@@ -2137,7 +2084,7 @@ func (h *host) prompt() string {
 	return fmt.Sprintf("S%d %c%d%v> ", s.id, "FCL"[s.role], s.currentTerm, &h.faults)
 }
 
-func (h *host) status([]string) (string, error) {
+func (h *host) status() string {
 	s := h.server
 	due := s.electionDue
 	if s.role == leader {
@@ -2149,36 +2096,23 @@ func (h *host) status([]string) (string, error) {
 	text := fmt.Sprintf("S%d %s t%d, voted %s, leader %s, log %d commit %d applied %d timer %d",
 		s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
 		s.lastIndex(), s.commitIndex, s.lastApplied, due-s.now)
-	return strings.TrimSpace(clip(text, width-4) + "\n" + strings.TrimSpace(h.faults.String())), nil
+	return strings.TrimSpace(clip(text, width-4) + "\n" + strings.TrimSpace(h.faults.String()))
 }
 
-// rules leaves out the rules of the disk, which do not fire while a server runs.
-func (h *host) rules([]string) (string, error) {
-	rows := []string{"fired:", "never:"}
-	for _, tag := range strings.Fields(ruleTags) {
-		if n := h.server.fired[tag]; n > 0 {
-			rows[0] += fmt.Sprintf(" %s:%d", tag, n)
-		} else if !strings.HasPrefix(tag, "DK") {
-			rows[1] += " " + tag
+func (s *server) rules() (text string) {
+	for row := range slices.Chunk(strings.Fields(ruleTags), 5) {
+		for _, tag := range row {
+			text += fmt.Sprintf("%-15s", fmt.Sprintf("%s:%d", tag, s.fired[tag]))
 		}
+		text = strings.TrimSpace(text) + "\n"
 	}
-	for i, row := range rows { // lines that leave room for a prefix
-		for at := width - 4; at < len(row); at += width - 4 {
-			at = strings.LastIndex(row[:at], " ")
-			row = row[:at] + "\n" + row[at+1:]
-		}
-		rows[i] = row
-	}
-	return strings.Join(rows, "\n"), nil
+	return strings.TrimSpace(text)
 }
-
-func (h *host) peek(args []string) (string, error) { return h.server.machine.get(args[0]), nil }
 
 // logView is the end of a server's log, as logs draws it.
 type logView struct {
 	ID    int         `json:"id"`
-	Role  string      `json:"role"`
-	Term  int         `json:"term"`
+	Head  string      `json:"head"`
 	Last  int         `json:"last"`
 	Cells []string    `json:"cells"` // the entries up to Last, at most maxCells
 	Next  map[int]int `json:"next,omitempty"`
@@ -2187,11 +2121,10 @@ type logView struct {
 
 const maxCells = 200
 
-// logView draws each entry with its term and command, [committed] or (not).
-func (h *host) logView() *logView {
-	s := h.server
-	v := &logView{ID: s.id, Role: "FCL"[s.role : s.role+1], Term: s.currentTerm,
-		Last: s.lastIndex()}
+// logView shows each entry with its term and command, [committed] or (not).
+func (s *server) logView() *logView {
+	v := &logView{ID: s.id, Last: s.lastIndex(),
+		Head: fmt.Sprintf("S%d %c t%d ", s.id, "FCL"[s.role], s.currentTerm)}
 	if s.role == leader {
 		v.Next, v.Match = s.nextIndex, s.matchIndex
 	}
@@ -2213,61 +2146,66 @@ func (h *host) logView() *logView {
 	return v
 }
 
-// drawLogs draws several logs under one ruler, the newest entries with their commands as long as
-// these fit. Before them, as many as fit show only their terms.
+// drawLogs draws logs under one ruler: as many of the newest entries as fit with their commands
+// beside eight older ones, and before them as many as fit with their terms alone.
 func drawLogs(views []*logView, columns int) string {
-	rows, heads, tails := make([]string, len(views)+1), []string{""}, []string{""}
-	last := 0
+	last := slices.MaxFunc(views, func(a, b *logView) int { return a.Last - b.Last }).Last
+	first, oldest := last+1, max(1, last-maxCells+1)
+	whole := first
+	fits := func(first, whole int) bool {
+		tooLong := func(row string) bool { return len(row) > columns }
+		return first >= oldest && !slices.ContainsFunc(draw(views, first, whole, last), tooLong)
+	}
+	for whole > oldest && fits(max(oldest, whole-9), whole-1) {
+		whole--
+	}
+	for first = whole; fits(first-1, whole); {
+		first--
+	}
+	return strings.Join(draw(views, first, whole, last), "\n")
+}
+
+// draw draws the entries from first to last, those before whole with their terms alone. At the end
+// of a row stands what the leaders know of its log.
+func draw(views []*logView, first, whole, last int) []string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 0, ' ', 0)
+	for index := first; index <= last; index++ {
+		fmt.Fprintf(w, "\t %d", index)
+	}
+	fmt.Fprint(w, "\t\n")
 	for _, v := range views {
-		last = max(last, v.Last)
-		heads = append(heads, fmt.Sprintf("S%d %s t%d ", v.ID, v.Role, v.Term))
-		tail := ""
+		fmt.Fprint(w, v.Head)
+		for index := first; index <= last; index++ {
+			fmt.Fprintf(w, "\t%s", v.cell(index, index >= whole))
+		}
+		fmt.Fprint(w, "\t")
 		for _, by := range views {
 			if next := by.Next[v.ID]; next > 0 {
-				tail += fmt.Sprintf(" S%d: match %d next %d", by.ID, by.Match[v.ID], next)
+				fmt.Fprintf(w, " S%d: match %d next %d", by.ID, by.Match[v.ID], next)
 			}
 		}
-		tails = append(tails, tail)
+		fmt.Fprintln(w)
 	}
-	room, whole := columns-longest(heads)-longest(tails), true
-	for index := last; index > max(0, last-maxCells); index-- {
-		column := drawColumn(views, index, whole)
-		// A command must leave four columns each for the terms of up to six older entries.
-		if whole = whole && longest(column)+4*min(index-1, 6) <= room; !whole {
-			column = drawColumn(views, index, false)
-		}
-		if room -= longest(column); room < 0 && index < last {
-			break
-		}
-		for i, cell := range column {
-			rows[i] = fmt.Sprintf("%-*s%s", longest(column), cell, rows[i])
-		}
-	}
-	for i := range rows {
-		row := fmt.Sprintf("%-*s%s%s", longest(heads), heads[i], rows[i], tails[i])
+	w.Flush()
+	rows := strings.Split(b.String(), "\n")
+	for i, row := range rows {
 		rows[i] = strings.TrimRight(row, " ")
 	}
-	return strings.Join(rows, "\n")
+	return rows[:len(views)+1]
 }
 
-// drawColumn draws one index: the ruler, then each log's entry, whole or only with its term.
-func drawColumn(views []*logView, index int, whole bool) []string {
-	column := []string{fmt.Sprintf(" %d", index)}
-	for _, v := range views {
-		text := ""
-		if i := index - v.Last + len(v.Cells) - 1; 0 <= i && i < len(v.Cells) {
-			text = v.Cells[i]
-		}
-		if term, _, cut := strings.Cut(text, " "); cut && !whole {
-			text = term + text[len(text)-1:]
-		}
-		column = append(column, text)
+// cell is the entry at index, whole or only its term.
+func (v *logView) cell(index int, whole bool) string {
+	i := index - v.Last + len(v.Cells) - 1
+	if i < 0 || i >= len(v.Cells) {
+		return ""
 	}
-	return column
-}
-
-func longest(rows []string) int {
-	return len(slices.MaxFunc(rows, func(a, b string) int { return len(a) - len(b) }))
+	text := v.Cells[i]
+	if term, _, more := strings.Cut(text, " "); more && !whole {
+		return term + text[len(text)-1:]
+	}
+	return text
 }
 
 // console reads commands, runs them and prints their answers.
@@ -2303,7 +2241,7 @@ func newConsole(o options, screen *screen) *console {
 	if err != nil {
 		fatal("no socket for the console: %v", err)
 	}
-	ids := slices.Sorted(maps.Keys(o.addresses))
+	ids := o.addresses.ids()
 	return &console{self: o.id, addresses: o.addresses, ids: ids, conn: conn, screen: screen,
 		patience: min(max(2*time.Second, 200*o.tick), 10*time.Second),
 		// Random, so that two consoles never share a session.
@@ -2315,9 +2253,9 @@ func (c *console) readLines(in io.Reader) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxLine)
 	for mark := "\ufeff"; !c.over; mark = "" { // some editors begin a file with it
-		c.screen.prompt(true)
+		c.screen.ask(true)
 		more := lines.Scan()
-		c.screen.prompt(false)
+		c.screen.ask(false)
 		if !more {
 			break
 		}
@@ -2332,8 +2270,7 @@ func (c *console) readLines(in io.Reader) {
 // as words of their own.
 func (c *console) runLine(line string) {
 	if !printable(line) {
-		c.print("", "", errors.New("control characters (rlwrap gives you history) or bad UTF-8; "+
-			"nothing done"))
+		c.print("", "", errors.New("not printable text, nothing done (rlwrap gives you history)"))
 		return
 	}
 	line, _, _ = strings.Cut(" "+line+" ", " # ")
@@ -2357,18 +2294,17 @@ func (c *console) exec(line string) {
 		ids, wrong = parseServers(whom, c.ids)
 	}
 	cmd, args, err := findCommand(line)
-	client := cmd.server == nil && cmd.here == nil
 	switch err = cmp.Or(wrong, err); {
 	case err != nil:
 	case len(line) > maxCommand:
 		err = fmt.Errorf("a command has at most %d bytes, not %d", maxCommand, len(line))
-	case cmd.server != nil:
+	case cmd.by == "servers":
 		c.command(ids, line, whom != "" || c.self == none)
-	case whom == "" && client:
+	case whom == "" && cmd.by == "leader":
 		text, err = c.request(line, none)
 	case whom == "":
-		text, err = cmd.here(c, args)
-	case cmd.here != nil:
+		text, err = c.obey(cmd.name, append(args, "")[0])
+	case cmd.by == "console":
 		err = fmt.Errorf("%s is a command of the console and goes without @", cmd.name)
 	case len(ids) > 1:
 		err = fmt.Errorf("%s goes to one server, or without @ to the leader", cmd.name)
@@ -2379,11 +2315,11 @@ func (c *console) exec(line string) {
 	if text != "" || err != nil {
 		c.print(prefix, text, err)
 	}
-	if cmd.acts && (whom != "" || c.drawing || !client) {
+	if cmd.acts && (whom != "" || c.drawing || cmd.by != "leader") {
 		time.Sleep(aftermath) // so that the next command sees what this one set off
 	}
 	if cmd.acts && c.drawing {
-		text, _ = c.logs(nil)
+		text, _ = c.logs()
 		c.screen.narrate(strings.Split(text, "\n")...)
 	}
 }
@@ -2409,20 +2345,21 @@ func (c *console) print(prefix, text string, err error) {
 func (c *console) command(ids []int, line string, prefixed bool) {
 	answers := c.ask(ids, line)
 	for _, id := range ids {
-		prefix := ""
+		prefix, text, err := "", "", error(nil)
 		if prefixed {
 			prefix = name(id) + ": "
 		}
 		switch r := answers[id]; {
 		case c.cluster.killed(id):
-			c.print(prefix, "killed", nil)
+			text = "killed"
 		case r == nil:
-			c.print(prefix, "", unknown(fmt.Sprintf("S%d does not answer; is it running?", id)))
+			err = unknown(fmt.Sprintf("S%d does not answer; is it running?", id))
 		case r.Error != "":
-			c.print(prefix, "", errors.New(r.Error))
+			err = errors.New(r.Error)
 		default:
-			c.print(prefix, r.Text, nil)
+			text = r.Text
 		}
+		c.print(prefix, text, err)
 	}
 }
 
@@ -2478,7 +2415,7 @@ func (c *console) request(line string, at int) (string, error) {
 		to, patience = c.addresses[at], giveUpAfter
 	}
 	c.serial++
-	silent, redirected := false, false
+	silent := false
 	for until := time.Now().Add(patience); time.Now().Before(until); {
 		a := c.try(to, line)
 		switch {
@@ -2486,15 +2423,14 @@ func (c *console) request(line string, at int) (string, error) {
 			silent = true
 		case a.Error == "":
 			c.leader = to
-			return *a.Result, nil
+			return a.Result, nil
 		case a.Error != errNotLeader:
 			return "", errors.New(a.Error)
 		case at != none && !silent:
 			return "", fmt.Errorf("S%d does not lead; the leader is %s", at, name(a.Leader))
-		case a.Leader == none || redirected:
-			time.Sleep(aftermath) // an election is going on
+		default:
+			time.Sleep(aftermath) // an election may be going on
 		}
-		redirected = a != nil && a.Leader != none
 		if at == none {
 			to = c.following(to, a)
 		}
@@ -2509,27 +2445,23 @@ func (c *console) request(line string, at int) (string, error) {
 }
 
 // try sends a command to one server and returns the reply, or nil.
-func (c *console) try(to netip.AddrPort, line string) (reply *clientReply) {
+func (c *console) try(to netip.AddrPort, line string) (a *reply) {
 	c.send(to, datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}})
 	c.await(resendAfter, func(d *datagram) bool {
-		a := d.ClientReply
-		if a != nil && a.Client == c.client && a.Serial == c.serial &&
-			(a.Error != "" || a.Result != nil) {
-			reply = a
-		}
-		return reply != nil
+		a = d.ClientReply
+		return a != nil && a.Client == c.client && a.Serial == c.serial
 	})
-	return reply
+	return a
 }
 
 // following returns the address to ask next: the one that a redirect names, or the next server's.
-func (c *console) following(to netip.AddrPort, a *clientReply) netip.AddrPort {
+func (c *console) following(to netip.AddrPort, a *reply) netip.AddrPort {
 	if a != nil && a.Leader != none {
-		if address, err := netip.ParseAddrPort(a.Address); err == nil {
-			if c.addresses[a.Leader] != address {
-				c.screen.narrate(fmt.Sprintf("the leader, S%d at %v, is not in our list",
-					a.Leader, address))
-			}
+		address, err := netip.ParseAddrPort(a.Address)
+		if err == nil && c.addresses[a.Leader] != address {
+			c.screen.narrate(fmt.Sprintf("leader S%d at %v is not in our list", a.Leader, address))
+		}
+		if err == nil {
 			return address
 		}
 	}
@@ -2537,29 +2469,47 @@ func (c *console) following(to netip.AddrPort, a *clientReply) netip.AddrPort {
 	return c.addresses[c.ids[(at+1)%len(c.ids)]]
 }
 
-func (c *console) help([]string) (text string, err error) {
+// obey carries out a command of the console itself.
+func (c *console) obey(verb, arg string) (text string, err error) {
+	switch {
+	case verb == "help":
+		return help(), nil
+	case verb == "logs" && arg == "":
+		return c.logs()
+	case verb == "logs" && arg != "on" && arg != "off":
+		return "", errors.New("logs needs [on|off]")
+	case verb == "logs":
+		c.drawing = arg == "on"
+		return "ok", nil
+	case verb == "quit":
+		c.over = true
+		return "bye", nil
+	case c.cluster == nil:
+		return "", errors.New("kill and start need the terminal of a cluster (go run .); " +
+			"elsewhere, the system's kill -9 does it")
+	}
+	ids, err := parseServers(arg, c.ids)
+	if err == nil {
+		err = c.cluster.change(ids, verb)
+	}
+	return "ok", err
+}
+
+func help() (text string) {
 	for _, cmd := range commands() {
 		text += fmt.Sprintf("%-8s%-19s%s\n", cmd.name, cmd.args, cmd.help)
 	}
 	return text + "@2 LINE, @2,3 LINE and @all LINE run a line at other servers.\n" +
-		"As words of their own, ; separates commands and # begins a comment.", nil
+		"As words of their own, ; separates commands and # begins a comment."
 }
 
-func (c *console) logs(args []string) (string, error) {
-	if len(args) == 1 {
-		if args[0] != "on" && args[0] != "off" {
-			return "", errors.New("logs needs [on|off]")
-		}
-		c.drawing = args[0] == "on"
-		return "ok", nil
-	}
+func (c *console) logs() (string, error) {
 	columns := width
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil {
 		columns = max(40, n-1)
 	}
-	answers := c.ask(c.ids, "logs")
+	answers, others := c.ask(c.ids, "logs"), ""
 	var views []*logView
-	others := ""
 	for _, id := range c.ids {
 		switch r := answers[id]; {
 		case c.cluster.killed(id):
@@ -2574,43 +2524,6 @@ func (c *console) logs(args []string) (string, error) {
 		return "", unknown("no server shows its log; is the cluster running?")
 	}
 	return drawLogs(views, columns) + others, nil
-}
-
-// quit ends the console, and with it the servers that share its terminal.
-func (c *console) quit([]string) (string, error) {
-	c.over = true
-	return "bye", nil
-}
-
-func (c *console) kill(args []string) (string, error) {
-	return c.onProcesses(args[0], true)
-}
-
-func (c *console) start(args []string) (string, error) {
-	return c.onProcesses(args[0], false)
-}
-
-// onProcesses kills processes that all run, or starts processes none of which does.
-func (c *console) onProcesses(word string, run bool) (string, error) {
-	if c.cluster == nil {
-		return "", errors.New("kill and start need the terminal of a cluster (go run .); " +
-			"elsewhere, the system's kill -9 does it")
-	}
-	ids, err := parseServers(word, c.ids)
-	for _, id := range ids {
-		if c.cluster.runs(id) != run {
-			is := map[bool]string{true: "is not running", false: "is running"}[run]
-			return "", fmt.Errorf("server %d %s; nothing was done", id, is)
-		}
-	}
-	for _, id := range ids {
-		if run {
-			err = cmp.Or(err, c.cluster.kill(id))
-		} else {
-			err = cmp.Or(err, c.cluster.start(id))
-		}
-	}
-	return "ok", err
 }
 
 // ---- 16. Experiments ----------------------------------------------------------------------------
@@ -2636,9 +2549,11 @@ const (
 
 // cuts reports whether the wire to or from another server is cut for this message.
 func (f *faults) cuts(other int, m *Message) bool {
-	vote := m.RequestVote != nil || m.RequestVoteReply != nil
-	kind := f.cut[other]
-	return kind == "all" || kind == "vote" && vote || kind == "append" && !vote
+	kind := "append"
+	if m.RequestVote != nil || m.RequestVoteReply != nil {
+		kind = "vote"
+	}
+	return f.cut[other] == "all" || f.cut[other] == kind
 }
 
 // keepsOut reports whether a message that has arrived must not be handled now.
@@ -2660,12 +2575,9 @@ func (h *host) keepsOut(m *Message) bool {
 // copies returns the delays of the copies of m that are to be sent.
 func (h *host) copies(m *Message) []time.Duration {
 	noisy := func() bool { return rand.IntN(100) < h.faults.noise }
-	if h.faults.cuts(m.To, m) {
-		h.tellLost(m, "x>", m.To, "cut")
-		return nil
-	}
-	if noisy() {
-		h.tellLost(m, "x>", m.To, "lost")
+	cut := h.faults.cuts(m.To, m)
+	if cut || noisy() {
+		h.tellLost(m, "x>", m.To, map[bool]string{true: "cut", false: "lost"}[cut])
 		return nil
 	}
 	delays := make([]time.Duration, 1, 2)
@@ -2682,19 +2594,15 @@ func (h *host) copies(m *Message) []time.Duration {
 
 // tellLost narrates a message that a fault has swallowed; heartbeats only at level 3.
 func (h *host) tellLost(m *Message, arrow string, other int, why string) {
-	if h.server.watch == 3 || !h.server.idle(m) {
+	if h.server.watch == 3 || h.server.level(m) < 3 {
 		h.tell("fault", "%sS%d %v (%s)", arrow, other, m, why)
 	}
 }
 
 // String lists the faults that are on, for status and for the prompt.
 func (f *faults) String() (text string) {
-	byKind := map[string][]int{}
 	for _, id := range slices.Sorted(maps.Keys(f.cut)) {
-		byKind[f.cut[id]] = append(byKind[f.cut[id]], id)
-	}
-	for _, kind := range slices.Sorted(maps.Keys(byKind)) {
-		text += strings.TrimSuffix(fmt.Sprintf(" cut:%s-%s", list(byKind[kind]), kind), "-all")
+		text += strings.TrimSuffix(fmt.Sprintf(" cut:%d-%s", id, f.cut[id]), "-all")
 	}
 	if f.noise > 0 {
 		text += fmt.Sprintf(" noise:%d", f.noise)
@@ -2708,12 +2616,11 @@ func (f *faults) String() (text string) {
 	return text
 }
 
-func (h *host) cutWires(args []string) (string, error) {
-	kind := append(args, "all")[1]
+func (h *host) cut(word, kind string) error {
 	if kind != "all" && kind != "vote" && kind != "append" {
-		return "", fmt.Errorf("cut WHOM [vote|append], not %s", quote(kind))
+		return fmt.Errorf("cut WHOM [vote|append], not %s", quote(kind))
 	}
-	ids, err := parseServers(args[0], slices.Sorted(maps.Keys(h.addresses)))
+	ids, err := parseServers(word, h.addresses.ids())
 	if h.faults.cut == nil {
 		h.faults.cut = map[int]string{}
 	}
@@ -2722,47 +2629,36 @@ func (h *host) cutWires(args []string) (string, error) {
 			h.faults.cut[id] = kind
 		}
 	}
-	return "ok", err
+	return err
 }
 
-func (h *host) heal([]string) (string, error) {
-	h.faults.cut, h.faults.noise = nil, 0
-	return "ok", nil
-}
-
-func (h *host) setNoise(args []string) (string, error) { return set(&h.faults.noise, args[0], 100) }
-
-func (h *host) setWatch(args []string) (string, error) { return set(&h.server.watch, args[0], 3) }
-
-// set sets a number to what a person typed, from 0 to high.
-func set(what *int, word string, high int) (string, error) {
-	n, err := parseNumber(word, 0, high)
-	if err == nil {
-		*what = n
-	}
-	return "ok", err
-}
-
-// setTick stops the clock, lets it run, or lets some ticks pass while everything else goes on.
-func (h *host) setTick(args []string) (string, error) {
-	if args[0] == "on" || args[0] == "off" {
-		h.faults.clockOff = args[0] == "off"
+// setTick stops the clock, lets it run, or lets n ticks pass while everything else goes on. Then
+// the answer comes when they have passed.
+func (h *host) setTick(arg string, l *consoleLine) (string, error) {
+	if arg == "on" || arg == "off" {
+		h.faults.clockOff = arg == "off"
 		return "ok", nil
 	}
-	n, err := parseNumber(args[0], 1, maxTicks)
-	for range n {
-		h.step(tick{})
-		for pause := time.After(tickApart); !h.turn(pause); {
-		}
+	n, err := parseNumber(arg, 1, maxTicks)
+	if err != nil {
+		return "", err
 	}
-	return "ok", err
+	go func() {
+		for range n {
+			h.inputs <- tick{}
+			time.Sleep(tickApart)
+		}
+		ok := encode(datagram{ConsoleReply: &consoleReply{ID: l.ID, Text: "ok"}})
+		h.conn.WriteToUDPAddrPort(ok, l.from)
+	}()
+	return "", nil
 }
 
 // timeout ends the election timeout now.
-func (h *host) timeout([]string) (string, error) {
+func (h *host) timeout() (string, error) {
 	s := h.server
 	if s.role == leader {
-		return "", fmt.Errorf("S%d leads, and a leader has no election timeout", s.id)
+		return "", errors.New("a leader has no election timeout")
 	}
 	term := s.currentTerm
 	s.electionDue = s.now
@@ -2774,33 +2670,31 @@ func (h *host) timeout([]string) (string, error) {
 }
 
 // beat lets a heartbeat interval pass for every follower, also for the age of what is unanswered.
-func (h *host) beat([]string) (string, error) {
+func (h *host) beat() {
 	for _, w := range h.server.progress {
 		w.heartbeatDue = h.server.now
 		w.unansweredAt -= heartbeatTicks
 	}
 	h.step()
-	return "ok", nil
 }
 
 // hold queues the messages that arrive from now on, or lists them.
-func (h *host) hold([]string) (string, error) {
-	h.faults.holding = true
+func (f *faults) hold() string {
+	f.holding = true
 	text := ""
-	for i, m := range h.faults.held[:min(len(h.faults.held), 100)] {
+	for i, m := range f.held[:min(len(f.held), 100)] {
 		text += "\n" + clip(fmt.Sprintf("%d. <-S%d t%d %v", i+1, m.From, m.Term, m), width-4)
 	}
-	return cmp.Or(strings.TrimPrefix(text, "\n"), "ok"), nil
+	return cmp.Or(strings.TrimPrefix(text, "\n"), "ok")
 }
 
 // release handles held messages one by one, so that each shows what it does.
-func (h *host) release(args []string) (string, error) {
+func (h *host) release(arg string) (err error) {
 	f := &h.faults
-	n, err := len(f.held), error(nil)
-	if len(args) > 0 {
-		n, err = parseNumber(args[0], 1, maxInputs)
+	n, again := len(f.held), f.holding && arg != ""
+	if arg != "" {
+		n, err = parseNumber(arg, 1, maxInputs)
 	}
-	again := f.holding && len(args) > 0
 	f.holding = false
 	for ; n > 0 && len(f.held) > 0; n-- {
 		m := f.held[0]
@@ -2808,7 +2702,7 @@ func (h *host) release(args []string) (string, error) {
 		h.step(h.take(nil, m)...)
 	}
 	f.holding = again
-	return "ok", err
+	return err
 }
 
 // ---- 17. Cluster and main -----------------------------------------------------------------------
@@ -2867,34 +2761,28 @@ func parseOptions(args []string) (o options, err error) {
 	o.args = flags.Args()
 	switch {
 	case err != nil && strings.Contains(err.Error(), "flag -tick"):
-		err = fmt.Errorf("%w; a tick has a unit, as in -tick 10ms", err)
+		return o, fmt.Errorf("%w; a tick has a unit, as in -tick 10ms", err)
 	case err != nil:
+		return o, err
 	case o.tick < time.Millisecond || o.tick > time.Minute:
-		err = fmt.Errorf("-tick %v is not from 1ms to 1m", o.tick)
+		return o, fmt.Errorf("-tick %v is not from 1ms to 1m", o.tick)
 	case given["n"] && given["peers"]:
-		err = errors.New("-n and -peers both say who the servers are; give one of them")
+		return o, errors.New("-n and -peers both say who the servers are; give one of them")
 	case given["id"] && (o.client || len(o.args) > 0):
-		err = errors.New("-id runs a server, and -client or a command asks one; give one of them")
-	case o.watch < 0 || o.watch > 3:
-		err = fmt.Errorf("-watch %d is not from 0 to 3", o.watch)
-	case !given["peers"] && (o.n < 1 || o.n > 99):
-		err = fmt.Errorf("-n %d is not from 1 to 99", o.n)
-	default:
-		err = o.readPeers(given)
+		return o, errors.New("-id runs a server, and -client or a command asks one; give one")
+	case !between(0, o.watch, 3):
+		return o, fmt.Errorf("-watch %d is not from 0 to 3", o.watch)
+	case !given["peers"] && !between(1, o.n, 99):
+		return o, fmt.Errorf("-n %d is not from 1 to 99", o.n)
 	}
-	return o, err
-}
-
-func (o *options) readPeers(given map[string]bool) (err error) {
 	for id := 1; id <= o.n && !given["peers"]; id++ {
-		o.peers += fmt.Sprintf(",%d=127.0.0.1:%d", id, 9000+id)
+		o.peers = strings.TrimPrefix(fmt.Sprintf("%s,%d=127.0.0.1:%d", o.peers, id, 9000+id), ",")
 	}
-	o.peers = strings.TrimPrefix(o.peers, ",")
 	o.addresses, err = parsePeers(o.peers)
-	if _, ok := o.addresses[o.id]; err == nil && given["id"] && !ok {
+	if err == nil && given["id"] && !o.addresses[o.id].IsValid() {
 		err = fmt.Errorf("-id %d is not among the servers %s", o.id, o.peers)
 	}
-	return err
+	return o, err
 }
 
 // parsePeers reads 1=HOST:PORT,2=HOST:PORT.
@@ -2928,12 +2816,6 @@ func parsePeers(peers string) (addressMap, error) {
 	return addresses, nil
 }
 
-// fatal ends a process that cannot start, with one line.
-func fatal(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "error: "+format+"\n", args...)
-	os.Exit(1)
-}
-
 // leave ends a console's process: 1 if some command failed, but 0 after a person's session.
 func (c *console) leave() {
 	if c.failed && !c.screen.people {
@@ -2952,8 +2834,7 @@ func runClient(o options) {
 	for i, arg := range o.args {
 		value := o.args[0] == "set" && i >= 2
 		if fields := strings.Fields(arg); !value && (len(fields) != 1 || fields[0] != arg) {
-			c.print("", "", fmt.Errorf("the argument %s is not one word; nothing was done",
-				quote(arg)))
+			c.print("", "", fmt.Errorf("argument %s is not one word; nothing done", quote(arg)))
 			c.leave()
 		}
 	}
@@ -2973,10 +2854,10 @@ func runServer(o options) {
 	}
 	conn.SetReadBuffer(8 << 20) // as much of this as the system grants
 	conn.SetWriteBuffer(1 << 20)
-	ids := slices.Sorted(maps.Keys(o.addresses))
+	ids := o.addresses.ids()
 	disk, state, torn, err := openDisk(o.dir, o.id, ids)
 	if err != nil {
-		fatal("%v", err)
+		fatal("%s %v", disk.name, err)
 	}
 	peers := slices.DeleteFunc(ids, func(id int) bool { return id == o.id })
 	s := newServer(o.id, peers, state, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
@@ -2986,6 +2867,7 @@ func runServer(o options) {
 	if torn > 0 {
 		h.tell("DK3", "%s ends in a torn write, %d bytes cut off", disk.name, torn)
 	}
+	h.screen.prompt.Store(h.prompt())
 	go h.readDatagrams(o.id)
 	go h.readConsole(o)
 	h.run()
@@ -2998,7 +2880,6 @@ func (h *host) readConsole(o options) {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}
-	h.screen.setPrompt(fmt.Sprintf("S%d> ", o.id))
 	c := newConsole(o, h.screen)
 	c.readLines(os.Stdin)
 	if c.over {
@@ -3011,7 +2892,6 @@ func (h *host) readConsole(o options) {
 
 // cluster is all servers, each a process.
 type cluster struct {
-	options   options
 	screen    *screen
 	processes map[int]*process
 }
@@ -3023,29 +2903,41 @@ type process struct {
 }
 
 func runCluster(o options) {
-	cl := &cluster{options: o, screen: openScreen(), processes: map[int]*process{}}
+	cl := &cluster{screen: openScreen(), processes: map[int]*process{}}
 	c := newConsole(o, cl.screen)
-	for _, id := range c.ids {
-		if err := cl.start(id); err != nil {
-			fatal("%v", err)
-		}
+	if err := cl.change(c.ids, "start"); err != nil {
+		fatal("%v", err)
 	}
 	c.cluster = cl
 	c.readLines(os.Stdin)
-	for _, id := range c.ids {
-		if cl.runs(id) {
-			cl.kill(id)
+	cl.change(slices.DeleteFunc(c.ids, func(id int) bool { return !cl.runs(id) }), "kill")
+	c.leave()
+}
+
+// change kills servers that all run, or starts servers none of which does.
+func (cl *cluster) change(ids []int, verb string) (err error) {
+	for _, id := range ids {
+		switch {
+		case verb == "start" && cl.runs(id):
+			return fmt.Errorf("server %d is running; nothing was done", id)
+		case verb == "kill" && !cl.runs(id):
+			return fmt.Errorf("server %d is not running; nothing was done", id)
 		}
 	}
-	c.leave()
+	for _, id := range ids {
+		if verb == "start" {
+			err = cmp.Or(err, cl.start(id))
+		} else {
+			err = cmp.Or(err, cl.kill(id))
+		}
+	}
+	return err
 }
 
 // start starts a server and returns when it is ready.
 func (cl *cluster) start(id int) error {
-	o := cl.options
 	self, err := os.Executable()
-	cmd := exec.Command(self, "-id", strconv.Itoa(id), "-peers", o.peers, "-dir", o.dir, "-tick",
-		o.tick.String(), "-watch", strconv.Itoa(o.watch), fmt.Sprintf("-noop=%v", o.noop))
+	cmd := exec.Command(self, append([]string{"-id", strconv.Itoa(id)}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), inCluster+"=1")
 	_, err1 := cmd.StdinPipe() // it ends when this process does
 	stdout, err2 := cmd.StdoutPipe()

@@ -44,7 +44,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -262,12 +261,12 @@ func sent(out Output) string {
 // told lists the answers to clients: "c/1 ok, d/2 error: not the leader (S2)".
 func told(out Output) string {
 	return join(out.Reply, func(r reply) string {
-		text := fmt.Sprintf("%s/%d %s", r.client, r.serial, r.result)
-		if r.err != "" {
-			text = fmt.Sprintf("%s/%d error: %s", r.client, r.serial, r.err)
+		text := fmt.Sprintf("%s/%d %s", r.Client, r.Serial, r.Result)
+		if r.Error != "" {
+			text = fmt.Sprintf("%s/%d error: %s", r.Client, r.Serial, r.Error)
 		}
-		if r.leader != none {
-			text += fmt.Sprintf(" (S%d)", r.leader)
+		if r.Leader != none {
+			text += fmt.Sprintf(" (S%d)", r.Leader)
 		}
 		return text
 	})
@@ -1451,15 +1450,15 @@ func TestSessions(t *testing.T) {
 		answers bool
 		want    answer
 	}{
-		{"SE3/any serial opens a session", entry{1, "c", 7, "incr n"}, true, answer{result: "1"}},
-		{"SE2/the same again", entry{1, "c", 7, "incr n"}, true, answer{result: "1"}},
+		{"SE3/any serial opens a session", entry{1, "c", 7, "incr n"}, true, answer{Result: "1"}},
+		{"SE2/the same again", entry{1, "c", 7, "incr n"}, true, answer{Result: "1"}},
 		{"SE2/an older one has no answer", entry{1, "c", 6, "incr n"}, false, answer{}},
-		{"SE2/the next", entry{1, "c", 8, "incr n"}, true, answer{result: "2"}},
+		{"SE2/the next", entry{1, "c", 8, "incr n"}, true, answer{Result: "2"}},
 		{"SE2/an error", entry{1, "d", 1, "cas n 1 5"}, true,
-			answer{err: `n is "2", not "1"; nothing changed`}},
-		{"SE3/each client has its own", entry{1, "e", 1, "set n 1"}, true, answer{result: "ok"}},
+			answer{Error: `n is "2", not "1"; nothing changed`}},
+		{"SE3/each client has its own", entry{1, "e", 1, "set n 1"}, true, answer{Result: "ok"}},
 		{"SE2/… again", entry{1, "d", 1, "cas n 1 5"}, true,
-			answer{err: `n is "2", not "1"; nothing changed`}},
+			answer{Error: `n is "2", not "1"; nothing changed`}},
 		{"D3/an empty entry has no client and no answer", entry{Term: 1}, false, answer{}},
 	} {
 		got, ok := m.apply(&row.entry)
@@ -1647,7 +1646,7 @@ cas x (none) b → error: x is (none), not "(none)"…
 set x {2000 v} → ok · incr x → error: x is "vvv… · cas x {2001 v} b → error: x is "vvv…
 set x {2000 v} → ok · cas x {2000 v} b → ok
 set {256 k} {2000 \} → ok · cas {256 k} {2000 "} b → error: kkk… · incr {256 k} → error: kkk…
- → error: no such command ""; there are set, get, del, incr and cas
+ → error: no such command ""; use set, get, del, incr or cas
 SET x 1 → error: no such command "SET";…
 {2000 x} → error: no such command "xxx… · {8000 é} → error: no such command "ééé…
 set → error: set needs KEY VALUE · set x → error: set needs KEY VALUE
@@ -1679,7 +1678,7 @@ set y {16379 v} → error: a command has at most 16384 bytes, not 16385`
 			if !strings.HasPrefix(got, "error: ") {
 				continue
 			}
-			if len(out.Reply[0].err) > 1000 || !printable(got) || !utf8.ValidString(got) {
+			if len(out.Reply[0].Error) > 1000 || !printable(got) || !utf8.ValidString(got) {
 				t.Errorf("%.60q: an error of %d bytes: %q", command, len(got), got)
 			}
 			same(t, "an error has changed nothing: "+command, fmt.Sprint(s.machine.values), before)
@@ -1691,7 +1690,7 @@ set y {16379 v} → error: a command has at most 16384 bytes, not 16385`
 	tells(t, leaderOf(1, 2), "one line", "c/1 error: a command is one line of printable UTF-8 text",
 		asks("c", 1, "set x a\nb"))
 	m := newMachine()
-	same(t, "execute checks, too", m.execute("set x"), answer{err: "set needs KEY VALUE"})
+	same(t, "execute checks, too", m.execute("set x"), answer{Error: "set needs KEY VALUE"})
 }
 
 // TestNumbers is about the bounds that users and other programs can see.
@@ -1876,9 +1875,8 @@ func TestFiles(t *testing.T) {
 	os.Mkdir("data", 0o755)
 	name := filepath.Join("data", "server-1.log")
 	const foreign = "line 1: this is not a file of this program, or its first line is damaged"
-	const begins, notFrom = "line 1: it begins with ", ", which is not from "
-	const damaged = "line 2: damaged, but intact lines follow; this server may have promised " +
-		"what is lost, so do not start it with this file"
+	const begins, notFrom = "line 1: the file begins with ", ", which is not from "
+	const damaged = "line 2: damaged, but intact lines follow: a promise may be lost, keep it off"
 	theirs := string(fileOf("raft.go 2 server 1 of 1,2,3,4,5"))
 	ours, intact := string(fileOf(ourHeader)), string(fileOf("term 1 vote 0"))
 	t2v3, term2 := "| term 2 vote 3 | term ", "| term 2 vote 0 | "
@@ -1888,7 +1886,7 @@ func TestFiles(t *testing.T) {
 		{"DK1 other members", theirs, "line 1: this server " +
 			"belongs to the cluster 1,2,3,4,5, not 1,2,3; Raft needs §6 to change that"},
 		{"DK1 another server", string(fileOf("raft.go 2 server 2 of 1,2,3")),
-			"line 1: this is the file of server 2, not of server 1"},
+			begins + `"raft.go 2 server 2 of 1,2,3", not with "raft.go 2 server 1 of 1,2,3"`},
 		{"DK1 another format", string(fileOf("raft.go 1 server 1 of 1,2,3")),
 			begins + `"raft.go 1 server 1 of 1,2,3", not with "raft.go 2 server 1 of 1,2,3"`},
 		{"DK1 no members", string(fileOf("raft.go 2 server 1")),
@@ -1900,8 +1898,8 @@ func TestFiles(t *testing.T) {
 		{"DK4 the term falls", term2 + "term 1 vote 0", "line 3: the term falls from 2 to 1"},
 		{"DK4 … and stays", term2 + "term 2 vote 3", "t2 v3 []"},
 		{"DK4 term 0", "| term 0 vote 0", "line 2: the term falls from 0 to 0"},
-		{"DK4 a vote changes", t2v3 + "2 vote 1", "line 3: the vote in term 2 changes from 3 to 1"},
-		{"DK4 … back", t2v3 + "2 vote 0", "line 3: the vote in term 2 changes from 3 to 0"},
+		{"DK4 a vote changes", t2v3 + "2 vote 1", "line 3: the vote in t2 changes from 3 to 1"},
+		{"DK4 … back", t2v3 + "2 vote 0", "line 3: the vote in t2 changes from 3 to 0"},
 		{"DK4 … stays", t2v3 + "2 vote 3", "t2 v3 []"},
 		{"DK4 … is of a new term", t2v3 + "3 vote 1", "t3 v1 []"},
 		{"DK4 a negative vote", "| term 2 vote -1", `line 2: "term 2 vote -1" is not a record`},
@@ -1937,7 +1935,7 @@ func TestFiles(t *testing.T) {
 			continue
 		}
 		data, _ := os.ReadFile(name)
-		same(t, row.name, all(err, string(data)), all(name+" "+row.want, row.file))
+		same(t, row.name, all(err, string(data)), all(row.want, row.file))
 	}
 }
 
@@ -1979,7 +1977,6 @@ func TestOpenDisk(t *testing.T) {
 	same(t, "no folder, no file", all(noFolder != nil, noFile != nil), "true true")
 	if runtime.GOOS != "windows" { // where no folder is ever synced
 		same(t, "no folder to sync", errors.Is(syncFolders("nowhere"), os.ErrNotExist), true)
-		same(t, "cannot?", all(cannotSync(syscall.EINVAL), cannotSync(syscall.EIO)), "true false")
 	}
 }
 
@@ -2033,6 +2030,7 @@ func TestFailStop(t *testing.T) {
 		case "/dev/null": // an fsync fails
 			d.name, d.size = task[0], 0
 			d.file, _ = os.OpenFile(d.name, os.O_RDWR, 0)
+			d.info, _ = d.file.Stat()
 		}
 		h.perform(everyEffect(ear))
 		return
@@ -2059,7 +2057,7 @@ func everyEffect(ear netip.AddrPort) Output {
 	ae := Message{From: 1, To: 2, Term: 1, AppendEntries: &appendEntries{LeaderID: 1, Seq: 1}}
 	yes := Message{From: 1, To: 2, Term: 2, RequestVoteReply: &requestVoteReply{VoteGranted: true}}
 	return Output{Early: []Message{ae}, Persist: []record{{term: 2, votedFor: 2}},
-		Send: []Message{yes}, Reply: []reply{{to: ear, client: "c", serial: 1}}}
+		Send: []Message{yes}, Reply: []reply{{to: ear, Client: "c", Serial: 1}}}
 }
 
 // Texts that are entries, and their neighbours that are not.
@@ -2154,20 +2152,19 @@ func TestClientForm(t *testing.T) {
 		t.Errorf("%s: %v", ask, in)
 	}
 	for want, r := range map[string]*reply{
-		`"result":"1"`:         {answer: answer{result: "1"}},
-		`"result":""`:          {answer: answer{result: ""}},
-		`"error":"x is \"2\""`: {answer: answer{err: `x is "2"`}, leader: 2},
-		`"error":"no","leader":2,"address":"[::1]:2"`: {answer: answer{err: "no"}, leader: 2},
+		`"result":"1"`:         {answer: answer{Result: "1"}},
+		`"error":"x is \"2\""`: {answer: answer{Error: `x is "2"`}},
+		`"error":"no","leader":2,"address":"[::1]:2"`: {answer: answer{Error: "no"}, Leader: 2,
+			Address: "[::1]:2"},
 	} {
-		r.client, r.serial = "c7", 1
-		address := map[bool]string{true: "[::1]:2"}[r.err == "no"] // with a leader, or not at all
+		r.Client, r.Serial = "c7", 1
 		want = `{"clientReply":{"client":"c7","serial":1,` + want + "}}\n"
-		same(t, "reply", string(encodeReply(r, address)), want)
+		same(t, "reply", string(encode(datagram{ClientReply: r})), want)
 	}
 	// Text that is not UTF-8 is answered with an error. encoding/json puts U+FFFD in its place.
 	for _, broken := range []string{"\xff", `\ud800`} {
 		in, _ := fromS2(strings.Replace(ask, "incr n", "set x "+broken, 1))
-		same(t, broken, inRole(leader).Step(in).Reply[0].err,
+		same(t, broken, inRole(leader).Step(in).Reply[0].Error,
 			"a command is one line of printable UTF-8 text")
 	}
 }
@@ -2196,8 +2193,7 @@ func TestDrops(t *testing.T) {
 		{vote, `"from":2→"from":4`, "from S4, which is not among our servers 1,2,3"},
 		{vote, `"from":2→"from":3`, "from S3, but not from its address 127.0.0.1:9003"},
 		{voteYes, `→ | :5→:1 | :5→:=max | :44→:0 | :44→:=max`, ""},
-		{voteYes, `:5→:0`, "term 0 at 44 is out of range"}, {voteYes, `:5→:>max`, "term 4503599"},
-		{voteYes, `:44→:-1`, "term 5 at -1 is out of range"}, {voteYes, `:44→:>max`, "term 5 at 4"},
+		{voteYes, `:5→:0 | :5→:>max | :44→:-1 | :44→:>max`, lies},
 		// An entry has an index and a term, and no entry has neither. No log is from the future.
 		{vote, `Index":9→Index":<max | Term":4→Term":5 | 9,"lastLogTerm":4→0,"lastLogTerm":0`, ""},
 		{vote, `Id":2→Id":3 | Index":9→Index":-9 | Term":4→Term":-4 | Index":9→Index":=max`, lies},
@@ -2245,7 +2241,7 @@ func TestCannotAnswer(t *testing.T) {
 		m := &Message{From: 2, To: 1, Term: row[0], AppendEntriesReply: &appendEntriesReply{
 			Success: row[1] > 0, MatchIndex: row[1], Seq: row[2]}}
 		h := &host{server: []*server{l, old}[i/7]}
-		same(t, all(row), all(len(h.take(nil, m)) == 0, h.dropped.all == 1), all(i < 3, i < 3))
+		same(t, all(row), all(len(h.take(nil, m)) == 0, h.dropped.count == 1), all(i < 3, i < 3))
 	}
 	same(t, "another message", l.cannotAnswer(&Message{Term: 2, RequestVote: &requestVote{}}), "")
 }
@@ -2269,9 +2265,9 @@ func TestDatagramSize(t *testing.T) {
 	same(t, "what stands around the entries", frame <= maxDatagram-maxBatch, true)
 	quotes := "set k " + strings.Repeat(`"`, maxCommand-6)
 	ask := datagram{ClientRequest: &request{c, math.MaxInt, quotes, clientAt}}
-	r := &reply{client: c, serial: math.MaxInt, answer: answer{result: quotes[6:]}}
+	r := &reply{Client: c, Serial: math.MaxInt, answer: answer{Result: quotes[6:]}}
 	for _, size := range []int{around(&entry{huge, c, math.MaxInt, quotes}),
-		len(encodeReply(r, "")), len(encode(ask))} {
+		len(encode(datagram{ClientReply: r})), len(encode(ask))} {
 		same(t, all(size, "bytes"), size <= maxDatagram && size > 2*(maxCommand-6), true)
 	}
 	same(t, "HTML is not escaped", string(encode("<&>")), "\"<&>\"\n")
@@ -2364,15 +2360,21 @@ func TestPerform(t *testing.T) {
 	}
 	data, _ := os.ReadFile(h.disk.name)
 	same(t, "the file", string(data), string(fileOf(ourHeader, "term 2 vote 2")))
-	h.reply(&reply{to: addressOf(ear), client: "c", serial: 1, answer: answer{err: errNotLeader}})
-	same(t, "no leader, no address", heard(t, ear), "clientReply")
+	notLeader := reply{to: addressOf(ear), answer: answer{Error: errNotLeader}}
+	two := notLeader
+	two.Leader = 2
+	h.perform(Output{Reply: []reply{notLeader, two}})
+	for _, want := range []string{"", fmt.Sprintf(`,"leader":2,"address":"%v"`, addressOf(ear))} {
+		want = `{"clientReply":{"client":"","serial":0,"error":"not the leader"` + want + "}}\n"
+		same(t, "leader and address, or neither", string(arrived(t, ear)), want)
+	}
 	h.write([]byte("x"), netip.AddrPort{})
-	same(t, "a send that fails is not loss", all(h.unsent.all, h.unsent.last != ""), "1 true")
+	same(t, "a send that fails is not loss", all(h.unsent.count, h.unsent.last != ""), "1 true")
 }
 
 // TestTickComesLast: a heartbeat that waits in the channel is heard before the tick of the timeout.
 func TestTickComesLast(t *testing.T) {
-	h, ticks, wake := hostOn(t, nil, t.TempDir()), make(chan time.Time, 1), make(chan time.Time, 1)
+	h, ticks := hostOn(t, nil, t.TempDir()), make(chan time.Time, 1)
 	h.clock = &time.Ticker{C: ticks}
 	ae := &appendEntries{LeaderID: 2, Seq: 1}
 	for range 40 { // select chooses at random
@@ -2381,19 +2383,18 @@ func TestTickComesLast(t *testing.T) {
 		ticks <- time.Time{}
 		h.inputs <- &Message{From: 2, To: 1, Term: 2, AppendEntries: ae}
 		for len(ticks)+len(h.inputs) > 0 {
-			h.turn(nil)
+			h.turn()
 		}
 		same(t, "role and clock", all(h.server.role, h.server.now), "follower 1")
 	}
 	h.faults.clockOff = true
 	ticks <- time.Time{}
-	h.turn(nil)
+	h.turn()
 	same(t, "tick off: time stands still", h.server.now, 1)
-	wake <- time.Time{}
-	same(t, "it says what woke it", h.turn(wake), true)
 	h.server.store(3, &entry{Term: 2})
 	h.server.commitIndex, h.server.out = 3, Output{}
-	same(t, "entries to apply wake it, too", all(h.turn(nil), h.server.lastApplied), "false 3")
+	h.turn()
+	same(t, "entries to apply wake it, too", h.server.lastApplied, 3)
 }
 
 // TestTake: a command sees the effects of what came before it, and a flood is taken in bites.
@@ -2406,7 +2407,7 @@ func TestTake(t *testing.T) {
 	for serial := range maxInputs + 2 {
 		h.inputs <- &request{Client: "c", Serial: 2 + serial, Command: "get x"}
 	}
-	h.turn(nil)
+	h.turn()
 	same(t, "left for the next turn", len(h.inputs), 2)
 }
 
@@ -2427,19 +2428,22 @@ func TestReadDatagrams(t *testing.T) {
 // TestComplaint: a flood of garbage is counted, and told once a second at most.
 func TestComplaint(t *testing.T) {
 	h, terminal := hostOn(t, inRole(follower), t.TempDir()), make(terminal, 10)
+	ticks := make(chan time.Time, 9)
 	h.screen, h.server.watch = screenOn(terminal), 1
 	comes := func(n int, age time.Duration) (left int) { // the age of what was told last
 		h.dropped.toldAt = time.Now().Add(-age)
 		for range n {
 			h.inputs <- dropped("why not")
 		}
-		h.turn(time.After(0))
-		return h.dropped.fresh
+		h.clock.C = ticks
+		ticks <- time.Time{}
+		h.turn()
+		return h.dropped.count
 	}
 	same(t, "told", all(comes(3, time.Hour), (<-terminal)[14:]), "0  fault   dropped 3: why not\n")
 	same(t, "not yet", all(comes(2, 950*time.Millisecond), len(terminal)), "2 0")
 	same(t, "all", all(comes(1, time.Second), (<-terminal)[14:]), "0  fault   dropped 3: why not\n")
-	same(t, "nothing", all(comes(0, time.Hour), h.dropped.all, len(terminal)), "0 6 0")
+	same(t, "nothing", all(comes(0, time.Hour), len(terminal)), "0 0")
 }
 
 // terminal takes one write whenever the test reads. Without a buffer, it is one after Ctrl-S.
@@ -2475,10 +2479,6 @@ func TestBlockedTerminal(t *testing.T) {
 		sc.narrate("more")
 	}
 	same(t, "the confession", <-terminal, fmt.Sprintf("%5d 14 lines not shown\n", room+1))
-	begin := time.Now()
-	sc.end("error: the last line")
-	took := time.Since(begin).Round(time.Second)
-	same(t, "the end is not put off for ever", took == time.Second || took == 2*time.Second, true)
 }
 
 // =================================================================================================
@@ -2520,7 +2520,7 @@ func (b *book) banner(part string) int {
 // TestTags: each rule has its words in the package comment and a line of code, and no other has.
 func TestTags(t *testing.T) {
 	b := openBook()
-	tags := strings.Fields(ruleTags)
+	tags := strings.Fields(ruleTags + " " + diskTags)
 	var defined []string
 	words := regexp.MustCompile(`(?m)^//\t(Persist|[A-Z][A-Za-z]+[0-9][ab]?) +[^ ]`)
 	for _, m := range words.FindAllStringSubmatch(b.text, -1) {
@@ -2687,9 +2687,9 @@ func TestDrawLogs(t *testing.T) {
 			s.Step(&request{"c", n + 1, fmt.Sprintf("set key%d val%[1]d", n), clientAt})
 		}
 		s.commitIndex = 8
-		views = append(views, (&host{server: s}).logView())
+		views = append(views, s.logView())
 	}
-	views[1].ID, views[1].Role, views[1].Next, views[1].Match = 2, "F", nil, nil
+	views[1].ID, views[1].Head, views[1].Next, views[1].Match = 2, "S2 F t2 ", nil, nil
 	same(t, "one leader", drawLogs(views, width),
 		`         1  2  3  4  5  6  7  8            9
 S1 L t2 [1][1][2][2][2][2][2][2 key4=val4](2 key5=val5)
@@ -2700,7 +2700,7 @@ S2 F t2 [1][1][2][2][2][2][2][2 key4=val4](2 key5=val5) S1: match 0 next 3`)
 func TestWidth(t *testing.T) {
 	s := inRole(leader)
 	s.currentTerm, s.lamport, s.commitIndex = maxNumber-1, maxNumber/4, maxNumber-1
-	text, _ := (&host{server: s}).status(nil)
+	text := (&host{server: s}).status()
 	same(t, text, len(text) <= width-4, true)
 }
 
@@ -2713,20 +2713,19 @@ func TestConsoleCommands(t *testing.T) {
 		role                        role
 		line, answer, faults, heard string
 	}{
-		{leader, "timeout", "error: S1 leads, and a leader has no election timeout", "", ""},
+		{leader, "timeout", "error: a leader has no election timeout", "", ""},
 		{follower, "timeout", "ok", "", "requestVote"},
 		{candidate, "timeout", "asks again in t2", "", "requestVote"}, // [CQ2]
 		{follower, "beat", "ok", "", ""},
 		{leader, "beat ; REPLY", "ok", "", "appendEntries entries"}, // the lost ones again
 		{leader, "tick off ; tick on", "ok", "", ""},
-		{leader, "tick off ; tick 5", "ok", " tick:off", "appendEntries"},
 		{leader, "tick 0", `error: "0" is not a number from 1 to 1000`, "", ""},
 		{leader, "tick 1001", `error: "1001" is not a number from 1 to 1000`, "", ""},
-		{leader, "cut all ; beat", "ok", " cut:2,3", ""},
+		{leader, "cut all ; beat", "ok", " cut:2 cut:3", ""},
 		{leader, "cut S2 append ; beat", "ok", " cut:2-append", ""},
-		{leader, "cut 3,S2,3 vote ; beat", "ok", " cut:2,3-vote", "appendEntries"},
+		{leader, "cut 3,S2,3 vote ; beat", "ok", " cut:2-vote cut:3-vote", "appendEntries"},
 		{follower, "cut 2 append ; timeout", "ok", " cut:2-append", "requestVote"},
-		{follower, "cut 2 vote ; cut 3 ; timeout", "ok", " cut:3 cut:2-vote", ""},
+		{follower, "cut 2 vote ; cut 3 ; timeout", "ok", " cut:2-vote cut:3", ""},
 		{leader, "cut 1", "ok", "", ""},
 		{leader, "cut 2 votes", `error: cut WHOM [vote|append], not "votes"`, "", ""},
 		{leader, "cut 2,", `error: there is no server ""; there are 1,2,3`, "", ""},
@@ -3324,22 +3323,22 @@ func (w *world) reply(n *node, r *reply) {
 
 // hear is a client that takes an answer.
 func (w *world) hear(c *client, r reply) {
-	if !c.waiting || r.client != c.name || r.serial != c.request.Serial {
+	if !c.waiting || r.Client != c.name || r.Serial != c.request.Serial {
 		return
 	}
-	if r.err == errNotLeader {
-		if r.leader != none && r.leader != c.guess {
-			c.guess = r.leader
+	if r.Error == errNotLeader {
+		if r.Leader != none && r.Leader != c.guess {
+			c.guess = r.Leader
 			w.ask(c)
 		}
 		return
 	}
 	done := &w.judge.history[c.call]
 	done.returned, done.answer = w.events, r.answer
-	if r.serial < firstRead {
+	if r.Serial < firstRead {
 		w.lastWrite = w.events
 	}
-	w.say("%s: %.40s -> %.40s%.40s", c.name, c.request.Command, r.result, r.err)
+	w.say("%s: %.40s -> %.40s%.40s", c.name, c.request.Command, r.Result, r.Error)
 	c.waiting = false
 	w.setAlarm(c, w.upTo(w.climate.thinking))
 }
@@ -3900,12 +3899,12 @@ func (w *world) restarted(n *node, p persistent, good int) {
 // answered: an acknowledged write is committed and was carried out once, and this is its answer.
 // Reads are for S8.
 func (w *world) answered(n *node, r *reply) {
-	if r.err == errNotLeader || r.serial >= firstRead {
+	if r.Error == errNotLeader || r.Serial >= firstRead {
 		return
 	}
-	done, ok := w.judge.writes[writeID{r.client, r.serial}]
+	done, ok := w.judge.writes[writeID{r.Client, r.Serial}]
 	w.check(ok && done.answer == r.answer, "exactly once",
-		"S%d answers %s/%d with %+v, not %+v (committed: %t)", n.id, r.client, r.serial, r.answer, done.answer, ok)
+		"S%d answers %s/%d with %+v, not %+v (committed: %t)", n.id, r.Client, r.Serial, r.answer, done.answer, ok)
 }
 
 // executed carries a newly committed entry out on a model of the state machine, which is as simple
@@ -3937,26 +3936,26 @@ func runCommand(words []string, old string) (value string, a answer) {
 	}
 	switch words[0] {
 	case "set":
-		return words[2], answer{result: "ok"}
+		return words[2], answer{Result: "ok"}
 	case "del":
 		if old == "" {
-			return "", answer{result: "(none)"}
+			return "", answer{Result: "(none)"}
 		}
-		return "", answer{result: "ok"}
+		return "", answer{Result: "ok"}
 	case "incr":
 		n, err := strconv.Atoi(max(old, "0"))
 		if err != nil {
-			return old, answer{err: words[1] + " is " + found + ", not a number of 64 bits; nothing changed"}
+			return old, answer{Error: words[1] + " is " + found + ", not a number of 64 bits; nothing changed"}
 		}
 		value = strconv.Itoa(n + 1)
-		return value, answer{result: value}
+		return value, answer{Result: value}
 	case "cas":
 		if old == words[2] {
-			return words[3], answer{result: "ok"}
+			return words[3], answer{Result: "ok"}
 		}
-		return old, answer{err: words[1] + " is " + found + ", not " + quote(words[2]) + "; nothing changed"}
+		return old, answer{Error: words[1] + " is " + found + ", not " + quote(words[2]) + "; nothing changed"}
 	}
-	return old, answer{result: cmp.Or(old, "(none)")}
+	return old, answer{Result: cmp.Or(old, "(none)")}
 }
 
 // ---- S7. What must happen in the end ------------------------------------------------------------
@@ -4254,7 +4253,7 @@ func parseHistory(text string) (history []call) {
 	for _, line := range strings.Split(text, "; ") {
 		asked, result, _ := strings.Cut(line, " = ")
 		words := strings.SplitN(asked, " ", 3)
-		c := call{answer: answer{result: result}}
+		c := call{answer: answer{Result: result}}
 		c.invoked, _ = strconv.Atoi(words[0])
 		c.returned, _ = strconv.Atoi(words[1])
 		c.Command = words[2]
@@ -4527,10 +4526,10 @@ DK3 | ): // [DK4] | ) || true: // [DK4] | cut at byte 1, "" behind
 TestFlippedBit
 DK4 | ): // [DK4] | ) && false: // [DK4] | byte 37 of line 2, bit 0: not
 TestFailStop
-DK5 | d.file.Sync() | error(nil) | /dev/null: one line
+DK5 | return d.file.Sync() | return nil | /dev/null: one line
 TestLostFile
-DK6 | !os.SameFile(named, open) | named == nil | mv of a copy
-DK6 | open.Size() != d.size | false | another server appends
+DK6 | !os.SameFile(info, d.info) | false | mv of a copy
+DK6 | info.Size() != d.size | false | another server appends
 TestEntryForm
 form | word[0] < '1' && word != "0" | false | again
 form | parseNumber(words[2], 1, | parseNumber(words[2], 0, | "5 c7 0 set x 1" is an entry
@@ -4849,7 +4848,7 @@ func unlistedLeader(f *fleet) {
 		"S3: ok\nS1: error: S1 does not lead; the leader is S3\n")
 	first, third, _ := strings.Cut(f.peers, ",3=")
 	out, said, code := f.run("set x 2\nget x\n", "-client", "-peers", first)
-	want := fmt.Sprintf("the leader, S3 at %s, is not in our list\n", third)
+	want := fmt.Sprintf("leader S3 at %s is not in our list\n", third)
 	if out != "ok\n2\n" || said != want || code != 0 {
 		f.t.Errorf("got %q, %q, exit %d", out, said, code)
 	}
@@ -4877,7 +4876,7 @@ func ownAddress(f *fleet) {
 	console.SetReadDeadline(time.Now().Add(10 * time.Second))
 	n, _, err := console.ReadFromUDPAddrPort(buf)
 	json.Unmarshal(buf[:n], &d)
-	if r := d.ConsoleReply; r == nil || !strings.HasPrefix(r.Error, "S1 takes commands from") {
+	if r := d.ConsoleReply; r == nil || !strings.HasPrefix(r.Error, "only its own machine commands S1") {
 		f.t.Errorf("got %s, %v", buf[:n], err)
 	}
 	f.peers = fmt.Sprintf("1=%v", console.LocalAddr())
@@ -4956,7 +4955,7 @@ func argumentsAndScripts(f *fleet) {
 		code   int
 	}{
 		{[]string{"set", "my key", "v"}, "",
-			`error: the argument "my key" is not one word; nothing was done`, 1},
+			`error: argument "my key" is not one word; nothing done`, 1},
 		{[]string{"get", "my"}, "", "(none)", 0},
 		{[]string{"set", "x", "a;b # c"}, "", "ok", 0},
 		{[]string{"-client", "get", "x"}, "", "a;b # c", 0},
@@ -4964,7 +4963,7 @@ func argumentsAndScripts(f *fleet) {
 		{[]string{"SET", "x", "1"}, "", `error: no such command "SET"; did you mean set?`, 1},
 		{[]string{"set", "x", "3\x1b[A"}, "",
 			"error: * one line of printable UTF-8 text", 1},
-		{nil, "set x 3\x1b[A", "error: *control characters (rlwrap gives you history) or *", 1},
+		{nil, "set x 3\x1b[A", "error: not printable text, nothing done (rlwrap gives *", 1},
 		{nil, "get x", "a;b # c", 0}, // nothing has changed it
 		{nil, "\ufeffset b 1 ; get b # both", "ok\n1", 0},
 		{nil, "set e error: no\nget e", "ok\nerror: no", 0},

@@ -16,7 +16,7 @@
 //	IV   14 Narration and the terminal · 15 Console · 16 Experiments · 17 Cluster and main
 //
 // The rules, in our words. Each tag stands in square brackets on the line that carries its rule out
-// (grep -n '\[AE3\]' raft.go), and running servers print it when the rule fires.
+// (grep -n '\[AE3\]' raft.go). Running servers count the rules that fire, and narrate most.
 //
 //	Persist  term, vote and log are on disk before anything that depends on them is answered
 //	All1     apply what is committed, in order
@@ -51,7 +51,7 @@
 //	RD3      a majority answers an AppendEntries that was sent after the read arrived
 //	RD4      a read is answered once what it noted is applied
 //	CQ1      a leader that no majority answers for an election timeout steps down
-//	CQ2      a candidate that no majority answers asks again in the same term
+//	CQ2      a candidate that no majority answers repeats its request, and the term stays
 //	DK1      a file begins with its format, its server and the members of the cluster
 //	DK2      an entry's record replaces every earlier entry at its index and above
 //	DK3      a torn tail is cut off: nobody was told of it
@@ -110,8 +110,8 @@ import (
 // ---- 1. State -----------------------------------------------------------------------------------
 //
 // The first box of Figure 2, in its order and with its names, then what we need besides. At the end
-// stand the only two functions that change currentTerm, votedFor and log. Each one emits the record
-// for the disk (chapter 11) in the same place, so that nobody can forget to persist.
+// stand the only two functions that change currentTerm, votedFor and log of a running server. Each
+// emits the record for the disk (chapter 11) itself, so nobody can forget to persist.
 
 // none is the paper's null; servers are numbered from 1.
 const none = 0
@@ -141,7 +141,7 @@ type persistent struct {
 	log         []*entry // log[0] is a sentinel of term 0, so the first index is 1
 }
 
-// server is one Raft server. All of its life is calls of Step.
+// server is one Raft server. Its life is calls of Step (chapter 4).
 type server struct {
 	persistent
 
@@ -191,8 +191,7 @@ func newServer(id int, peers []int, state persistent, r *rand.Rand) *server {
 }
 
 // setTermAndVote is the only function that changes currentTerm and votedFor. One record holds both,
-// so a crash cannot pair a vote with another term. must stops the process before a broken invariant
-// spreads (chapter 13).
+// so a crash cannot pair a vote with another term.
 func (s *server) setTermAndVote(term, votedFor int) {
 	newVote := term == s.currentTerm && s.votedFor == none
 	must(term > s.currentTerm || newVote, "terms never fall, and there is one vote per term")
@@ -254,8 +253,8 @@ type appendEntries struct {
 }
 
 // appendEntriesReply repeats the seq of what it answers. MatchIndex says up to where the follower's
-// log equals the leader's, which raises its own matchIndex from it. A refusal by [AE1] has seq 0
-// and no other field, because what it answers is of an earlier reign.
+// log equals the leader's; it is not Figure 2's variable, but the leader raises that to it. A
+// refusal by [AE1] has seq 0 and no other field, because it answers an earlier reign.
 type appendEntriesReply struct {
 	Success    bool `json:"success"`
 	MatchIndex int  `json:"matchIndex,omitempty"`
@@ -263,8 +262,8 @@ type appendEntriesReply struct {
 
 	// A refusal by [AE2] says what it refuses and where the leader should try again (D5).
 	PrevLogIndex  int `json:"prevLogIndex,omitempty"`
-	ConflictTerm  int `json:"conflictTerm,omitempty"`  // term of our entry there; 0: we have none
-	ConflictIndex int `json:"conflictIndex,omitempty"` // our first index of that term, or our end
+	ConflictTerm  int `json:"conflictTerm,omitempty"`  // of the follower's entry there; 0: none
+	ConflictIndex int `json:"conflictIndex,omitempty"` // its first index of that term, or its end
 }
 
 // ---- 3. The log ---------------------------------------------------------------------------------
@@ -295,9 +294,9 @@ func (s *server) firstIndexOf(term int) int {
 	return sort.Search(len(s.log), func(index int) bool { return s.log[index].Term >= term })
 }
 
-// batch returns the entries from index on whose sizes (chapter 8) fit into limit bytes, and at
-// least one if there is one (D4). The slice is a copy: the log may be cut while the message waits
-// to be sent.
+// batch returns the entries from index on whose sizes (chapter 8) fit into limit bytes (D4). If
+// there are entries, it returns at least one. The slice is a copy: the log may be cut while the
+// message waits to be sent.
 func (s *server) batch(index, limit int) []*entry {
 	end := index
 	for size := 0; end <= s.lastIndex(); end++ {
@@ -313,7 +312,7 @@ func (s *server) batch(index, limit int) []*entry {
 // Step is the whole interface of the algorithm: inputs go in, effects come out, and inside there is
 // only arithmetic. Handlers record what a message says. Then Figure 2's standing rules run, each
 // with its own guard. Their order matters: what is committed is applied, what is applied is read,
-// and replicate sends what all others have left to be sent.
+// and replicate comes last, because it sends what the others have decided.
 
 // input is a tick, a *Message or a *request.
 type input any
@@ -323,11 +322,11 @@ type tick struct{}
 
 // Output lists effects in the order in which the host performs them (chapter 13).
 type Output struct {
-	Trace   []string  //    narration; not an effect
-	Early   []Message // 1. a leader's AppendEntries leave first, since they promise nothing (D6);
-	Persist []record  // 2. records are on the disk before
-	Send    []Message // 3. any other message leaves this process or
-	Reply   []reply   // 4. any client hears an answer
+	Trace   []string  //    Narration is not an effect.
+	Early   []Message // 1. A leader's AppendEntries leave first, since they promise nothing (D6).
+	Persist []record  // 2. Records are on the disk before anything below leaves.
+	Send    []Message // 3. All other messages leave.
+	Reply   []reply   // 4. Clients hear their answers.
 }
 
 // Step takes inputs in their order, at most one tick among them, and returns the effects of all of
@@ -390,8 +389,8 @@ func (s *server) send(tag string, to int, m Message) {
 	}
 }
 
-// majorityReached returns the highest value that a majority of the servers has reached: own is this
-// server's value, of returns that of another one.
+// majorityReached returns the highest value that a majority of the servers has reached. This server
+// has reached own, another one of(peer).
 func (s *server) majorityReached(own int, of func(peer int) int) int {
 	values := []int{own}
 	for _, p := range s.peers {
@@ -428,8 +427,8 @@ func (s *server) electionTimeout() {
 	s.becomeCandidate() // [Fol2] [Cand4]
 }
 
-// resetElectionTimer draws a new timeout. Only three events restart a running one: a message from
-// the current leader, a granted vote, and an election begun. A leader has none running, so it
+// resetElectionTimer draws a new timeout. Only three events restart a running one: an AppendEntries
+// of the current leader, a granted vote, and a request for votes. A leader has none running, so it
 // starts one when it becomes a follower. The spread keeps candidates from splitting every vote.
 func (s *server) resetElectionTimer() {
 	s.electionDue = s.now + electionTicksMin + s.rand.IntN(electionTicksMax-electionTicksMin+1)
@@ -519,9 +518,9 @@ func (s *server) becomeLeader() {
 	}
 }
 
-// stepDown ends the reign of a leader that no majority hears or that hears no majority: others may
-// be able to do better. It keeps its term, and its vote for itself. Its next election timeout
-// begins a new term, as any follower's does, so one server never leads one term twice.
+// stepDown ends the reign of a leader that no majority answers: others may be able to do better. It
+// keeps its term, and its vote for itself. Its next election timeout begins a new term, as any
+// follower's does, so one server never leads one term twice.
 func (s *server) stepDown() {
 	if s.role != leader {
 		return
@@ -537,8 +536,8 @@ func (s *server) stepDown() {
 //
 // How the leader's log reaches the others: the client's command, sending, the receiver's box, the
 // reply. A follower accepts entries only behind an entry that matches, so by induction its log
-// equals the leader's up to there. Each follower has at most one AppendEntries with entries on its
-// way to it, and nextIndex and matchIndex change on replies only, as in Figure 2.
+// equals the leader's up to there. For each follower at most one AppendEntries with entries is
+// unanswered, and nextIndex and matchIndex change on replies only, as in Figure 2.
 
 // appendCommand takes a client's command, which chapter 9 has found to be new.
 func (s *server) appendCommand(r *request) {
@@ -565,27 +564,21 @@ func (s *server) replicate() {
 		return
 	}
 	for _, p := range s.peers {
-		w := s.progress[p]
-		lacks := s.nextIndex[p] <= s.lastIndex() && w.unansweredSeq == 0
-		if lacks { // [Lead3]
-			s.sendAppendEntries("Lead3", p, s.batch(s.nextIndex[p], w.limit))
-		} else if s.now >= w.heartbeatDue || s.roundDue { // [Lead1], and chapter 10
-			s.sendAppendEntries("Lead1", p, []*entry{})
+		w, prev := s.progress[p], s.nextIndex[p]-1
+		tag, entries := "Lead1", []*entry{}
+		if s.lastIndex() > prev && w.unansweredSeq == 0 { // [Lead3]
+			tag, entries = "Lead3", s.batch(prev+1, w.limit)
+			w.unansweredSeq, w.unansweredAt, w.unansweredIndex = s.seq+1, s.now, prev+len(entries)
+		} else if s.now < w.heartbeatDue && !s.roundDue { // [Lead1], and chapter 10
+			continue
 		}
+		s.seq++
+		w.heartbeatDue = s.now + heartbeatTicks
+		s.send(tag, p, Message{AppendEntries: &appendEntries{LeaderID: s.id, Seq: s.seq,
+			PrevLogIndex: prev, PrevLogTerm: s.log[prev].Term,
+			Entries: entries, LeaderCommit: s.commitIndex}})
 	}
 	s.roundDue = false
-}
-
-func (s *server) sendAppendEntries(tag string, p int, entries []*entry) {
-	w, prev := s.progress[p], s.nextIndex[p]-1
-	s.seq++
-	w.heartbeatDue = s.now + heartbeatTicks
-	if len(entries) > 0 {
-		w.unansweredSeq, w.unansweredAt, w.unansweredIndex = s.seq, s.now, prev+len(entries)
-	}
-	s.send(tag, p, Message{AppendEntries: &appendEntries{LeaderID: s.id, Seq: s.seq,
-		PrevLogIndex: prev, PrevLogTerm: s.log[prev].Term,
-		Entries: entries, LeaderCommit: s.commitIndex}})
 }
 
 // onAppendEntries is the receiver's half of Figure 2's AppendEntries box. [All2] has run, so term
@@ -664,14 +657,13 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 	// each other. A refusal counts only if it refuses what would be sent now. When one arrives
 	// twice, the first has lowered nextIndex, say from 10 to 7; the second still refuses entry 9,
 	// which is no longer the entry before the next one, and is ignored.
-	refused := !r.Success && r.PrevLogIndex == s.nextIndex[from]-1
 	if r.Success { // [Lead3a]
 		s.matchIndex[from] = max(s.matchIndex[from], r.MatchIndex)
 		s.nextIndex[from] = max(s.nextIndex[from], s.matchIndex[from]+1)
 		s.count("Lead3a")
-	} else if refused && r.PrevLogIndex > s.matchIndex[from] { // [Lead3b]
-		s.nextIndex[from] = max(s.matchIndex[from]+1, s.tryAgainAt(r))
-		s.tell(1, "Lead3b", "S%d lacks #%d, nextIndex %d", from, r.PrevLogIndex, s.nextIndex[from])
+	} else if prev := r.PrevLogIndex; prev == s.nextIndex[from]-1 && prev > s.matchIndex[from] {
+		s.nextIndex[from] = max(s.matchIndex[from]+1, s.tryAgainAt(r)) // [Lead3b]
+		s.tell(1, "Lead3b", "S%d lacks #%d, nextIndex %d", from, prev, s.nextIndex[from])
 	}
 
 	// 3. It settles the unanswered entries if it answers their message, or a later one once they
@@ -682,11 +674,10 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 	}
 	w.unansweredSeq = 0
 
-	// 4. If a later message was answered and the entries are missing, they may have been too many
-	// for the path: some networks lose every datagram above a size. The limit falls quickly and
-	// rises slowly, since doubling it would lose every other message there. A batch has at least
-	// one entry. If that one exceeds what the path carries, this follower is stuck: a confessed
-	// gap.
+	// 4. Some networks lose every datagram above a size. If a later message was answered and the
+	// entries are missing, they may have been too many bytes, so the next batch has half as many.
+	// The limit rises slowly, since doubling it would lose every other message there. One gap is
+	// confessed: a single entry that is too large for the network is sent again and again.
 	if r.Success && s.matchIndex[from] < w.unansweredIndex {
 		w.limit = max(minBatch, w.limit/2)
 	} else if r.Success {
@@ -749,28 +740,8 @@ func (s *server) behind() bool { return s.lastApplied < s.commitIndex }
 //
 // A key-value store. A command is one line of text, the same in a client's datagram, in the log, on
 // the disk and on the console. It is checked before it enters a log and has the same outcome on
-// every server. A new command is one case in parse and one in execute. An entry as text stands
-// here, too, because it ends in a command.
-
-// request is a client's command on its way into Step.
-type request struct {
-	Client  string `json:"client"`  // 1 to 64 printable ASCII characters, no spaces
-	Serial  int    `json:"serial"`  // counts the client's writes: 1, 2, 3, …
-	Command string `json:"command"` // "set x 1"
-
-	to netip.AddrPort // where the client waits; Step only hands it back
-}
-
-// reply answers a request. With errNotLeader, Leader says whom to ask, if known, and the host adds
-// where that is.
-type reply struct {
-	to     netip.AddrPort
-	Client string `json:"client"`
-	Serial int    `json:"serial"`
-	answer
-	Leader  int    `json:"leader,omitempty"`
-	Address string `json:"address,omitempty"`
-}
+// every server. A new command is one case in parse, one in execute and a row in chapter 15. An
+// entry as text stands at the end, because it contains a command.
 
 // answer is the outcome of a command: a result or an error. An error is final and certain, except
 // for errNotLeader, which only means: ask elsewhere.
@@ -793,62 +764,14 @@ const (
 	maxApply    = 5_000 // entries applied in one Step, so that a long log stops no clock
 )
 
-// MarshalText writes an entry as it stands on the disk, on the wire and on the screen: "5" or
-// "5 c7 3 set x 1", which is term, client, serial and command.
-func (e *entry) MarshalText() ([]byte, error) {
-	if e.Client == "" {
-		return strconv.AppendInt(nil, int64(e.Term), 10), nil
-	}
-	return fmt.Appendf(nil, "%d %s %d %s", e.Term, e.Client, e.Serial, e.Command), nil
-}
-
-// UnmarshalText takes exactly what MarshalText writes for an entry that a leader could have made,
-// so a command in a log can always be executed.
-func (e *entry) UnmarshalText(text []byte) (err error) {
-	*e, err = parseEntry(string(text))
-	return err
-}
-
-func parseEntry(text string) (entry, error) {
-	words := strings.SplitN(text, " ", 4)
-	term, err := parseNumber(words[0], 1, maxNumber)
-	if len(words) == 1 || err != nil {
-		return entry{Term: term}, err
-	}
-	if len(words) == 4 && validClient(words[1]) {
-		serial, err := parseNumber(words[2], 1, math.MaxInt)
-		op, wrong := parse(words[3])
-		if err == nil && wrong == nil && op.verb != "get" {
-			return entry{term, words[1], serial, words[3]}, nil
-		}
-	}
-	return entry{}, fmt.Errorf("%.40q is not an entry", text)
-}
-
-// size is the number of bytes that an entry takes in a message: its text, of which JSON escapes
-// quotes and backslashes, with quotes around it and a comma.
-func (e *entry) size() int {
-	text, _ := e.MarshalText()
-	return len(text) + 3 + bytes.Count(text, []byte{'"'}) + bytes.Count(text, []byte{'\\'})
-}
-
-// parseNumber reads a number as strconv.Itoa writes it: no sign, no leading zero.
-func parseNumber(word string, low, high int) (int, error) {
-	n, err := strconv.Atoi(word)
-	if err != nil || n < low || n > high || word[0] < '1' && word != "0" {
-		return 0, fmt.Errorf("%s is not a number from %d to %d", quote(word), low, high)
-	}
-	return n, nil
-}
-
 // machine is the state machine: a function of the log and of nothing else.
 type machine struct {
 	values   map[string]string
-	sessions map[string]*session // by client (chapter 9)
+	sessions map[string]session // by client (chapter 9)
 }
 
 func newMachine() machine {
-	return machine{values: map[string]string{}, sessions: map[string]*session{}}
+	return machine{values: map[string]string{}, sessions: map[string]session{}}
 }
 
 // operation is a command, taken apart. What a verb does not use stays empty.
@@ -916,39 +839,39 @@ func quote(text string) string {
 	return strconv.Quote(text)
 }
 
-// get is the outcome of the command get.
-func (m *machine) get(key string) string {
-	if value, ok := m.values[key]; ok {
-		return value
-	}
-	return "(none)"
-}
+// get is the outcome of the command get. No value is empty.
+func (m *machine) get(key string) string { return cmp.Or(m.values[key], "(none)") }
 
 // execute carries out a write. An answer with an error has changed nothing.
 func (m *machine) execute(command string) answer {
-	op, err := parse(command)
-	found, ok := m.values[op.key]
-	old, notNumber := strconv.ParseInt(cmp.Or(found, "0"), 10, 64) // incr counts from 0 on
-	sum, result := old+op.n, "ok"
-	switch incr, cas, del := op.verb == "incr", op.verb == "cas", op.verb == "del"; {
-	case err != nil:
-		return answer{Error: err.Error()}
-	case cas && !ok:
-		return unchanged("%s is (none), not %s", op.key, quote(op.old))
-	case cas && found != op.old:
-		return unchanged("%s is %s, not %s", op.key, quote(found), quote(op.old))
-	case incr && notNumber != nil:
-		return unchanged("%s is %s, not a number of 64 bits", op.key, quote(found))
-	case incr && (sum > old) != (op.n > 0):
-		return unchanged("%s is %d, and adding %d would overflow", op.key, old, op.n)
-	case incr:
+	op, _ := parse(command) // it was checked before it entered the log
+	found, is := m.values[op.key], "(none)"
+	if found != "" {
+		is = quote(found)
+	}
+	result := "ok"
+	switch op.verb {
+	case "del":
+		delete(m.values, op.key)
+		if found == "" {
+			result = "(none)"
+		}
+		return answer{Result: result}
+	case "cas":
+		if found != op.old {
+			return unchanged("%s is %s, not %s", op.key, is, quote(op.old))
+		}
+	case "incr":
+		old, err := strconv.ParseInt(cmp.Or(found, "0"), 10, 64)
+		if err != nil {
+			return unchanged("%s is %s, not a number of 64 bits", op.key, is)
+		}
+		sum := old + op.n
+		if (sum > old) != (op.n > 0) {
+			return unchanged("%s is %d, and adding %d would overflow", op.key, old, op.n)
+		}
 		op.value = strconv.FormatInt(sum, 10)
 		result = op.value
-	case del && !ok:
-		return answer{Result: "(none)"}
-	case del:
-		delete(m.values, op.key)
-		return answer{Result: "ok"}
 	}
 	m.values[op.key] = op.value
 	return answer{Result: result}
@@ -956,6 +879,51 @@ func (m *machine) execute(command string) answer {
 
 func unchanged(format string, args ...any) answer {
 	return answer{Error: fmt.Sprintf(format, args...) + "; nothing changed"}
+}
+
+// MarshalText writes an entry as it stands on the disk, on the wire and on the screen: "5" or
+// "5 c7 3 set x 1", which is term, client, serial and command.
+func (e *entry) MarshalText() ([]byte, error) {
+	if e.Client == "" {
+		return strconv.AppendInt(nil, int64(e.Term), 10), nil
+	}
+	return fmt.Appendf(nil, "%d %s %d %s", e.Term, e.Client, e.Serial, e.Command), nil
+}
+
+// UnmarshalText takes exactly what MarshalText writes for an entry that a leader could have made,
+// so a command in a log can always be executed.
+func (e *entry) UnmarshalText(text []byte) (err error) {
+	words := strings.SplitN(string(text), " ", 4)
+	*e = entry{}
+	e.Term, err = parseNumber(words[0], 1, maxNumber)
+	if len(words) == 1 || err != nil {
+		return err
+	}
+	if len(words) == 4 && validClient(words[1]) {
+		serial, err := parseNumber(words[2], 1, math.MaxInt)
+		op, wrong := parse(words[3])
+		e.Client, e.Serial, e.Command = words[1], serial, words[3]
+		if err == nil && wrong == nil && op.verb != "get" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%.40q is not an entry", text)
+}
+
+// size is the number of bytes that an entry takes in a message: its text, of which JSON escapes
+// quotes and backslashes, with quotes around it and a comma.
+func (e *entry) size() int {
+	text, _ := e.MarshalText()
+	return len(text) + 3 + bytes.Count(text, []byte{'"'}) + bytes.Count(text, []byte{'\\'})
+}
+
+// parseNumber reads a number as strconv.Itoa writes it: no sign, no leading zero.
+func parseNumber(word string, low, high int) (int, error) {
+	n, err := strconv.Atoi(word)
+	if err != nil || n < low || n > high || word[0] < '1' && word != "0" {
+		return 0, fmt.Errorf("%s is not a number from %d to %d", quote(word), low, high)
+	}
+	return n, nil
 }
 
 // ---- 9. Exactly once (§8) -----------------------------------------------------------------------
@@ -968,6 +936,26 @@ func unchanged(format string, args ...any) answer {
 // What is carried out is decided when an entry is applied, so it is the same on every server. The
 // leader's check (isRepeat) only saves an entry. Sessions live as long as the log, so there is no
 // window in which a repeat could be taken for something new.
+
+// request is a client's command on its way into Step.
+type request struct {
+	Client  string `json:"client,omitempty"` // 1 to 64 printable ASCII characters, no spaces
+	Serial  int    `json:"serial"`           // counts the client's writes: 1, 2, 3, …
+	Command string `json:"command"`          // "set x 1"
+
+	to netip.AddrPort // where the client waits; Step only hands it back
+}
+
+// reply answers a request. With errNotLeader, Leader says whom to ask, if known, and the host adds
+// where that is.
+type reply struct {
+	to     netip.AddrPort
+	Client string `json:"client,omitempty"`
+	Serial int    `json:"serial"`
+	answer
+	Leader  int    `json:"leader,omitempty"`
+	Address string `json:"address,omitempty"`
+}
 
 // clients is what a server keeps for its clients, besides the log.
 type clients struct {
@@ -1011,34 +999,29 @@ func (m *machine) apply(e *entry) (a answer, ok bool) {
 		return answer{}, false
 	}
 	done := m.sessions[e.Client]
-	if done == nil {
-		done = &session{}
-		m.sessions[e.Client] = done // [SE3]
-	}
 	if e.Serial > done.serial {
-		done.serial, done.answer = e.Serial, m.execute(e.Command)
+		done = session{e.Serial, m.execute(e.Command)}
+		m.sessions[e.Client] = done // [SE3]
 	}
 	return done.answer, e.Serial == done.serial // [SE2]
 }
 
-// isRepeat deals with a write that this leader or the state machine has seen, and reports whether
-// it was one. A repeat of what an earlier leader appended and nobody has applied yet is not
-// recognized here. It is appended again, and [SE2] makes it harmless.
+// isRepeat reports whether a write has been seen before, and answers it if it was applied. It does
+// not recognize what an earlier leader appended and nobody has applied yet. Such a write is
+// appended again, and [SE2] makes it harmless.
 func (s *server) isRepeat(r *request) bool {
-	if w, ok := s.waiting[r.Client]; ok && r.Serial <= w.Serial { // [SE1]
+	w, done := s.waiting[r.Client], s.machine.sessions[r.Client]
+	switch {
+	case w != nil && r.Serial <= w.Serial: // [SE1]
 		if r.Serial == w.Serial {
 			s.waiting[r.Client] = r // it may come from another address
 		}
 		s.count("SE1")
-		return true
-	}
-	done := s.machine.sessions[r.Client]
-	if done == nil || r.Serial > done.serial {
-		return false
-	}
-	if r.Serial == done.serial { // [SE2]
+	case r.Serial == done.serial: // [SE2]
 		s.answer(r, done.answer, none)
 		s.tell(2, "SE2", "client %s repeats serial %d", r.Client, r.Serial)
+	default:
+		return r.Serial < done.serial
 	}
 	return true
 }
@@ -1046,8 +1029,7 @@ func (s *server) isRepeat(r *request) bool {
 // answerWaiting answers the client of an entry that was just applied. It goes by client and serial,
 // not by index, where another leader's entry may stand by now.
 func (s *server) answerWaiting(e *entry, a answer, ok bool) {
-	w, waits := s.waiting[e.Client]
-	if waits && ok && w.Serial == e.Serial {
+	if w := s.waiting[e.Client]; w != nil && ok && w.Serial == e.Serial {
 		delete(s.waiting, e.Client)
 		s.answer(w, a, none)
 		s.count("SE3")
@@ -1076,7 +1058,7 @@ type read struct {
 // read notes what the read must wait for. A repeat, or another read of the same client, takes the
 // place of the one that waits.
 func (s *server) read(r *request) {
-	// The first entry of this term lies at or below commitIndex once it is committed.
+	// Until an entry of this term is committed, the read waits for the first one.
 	index := max(s.commitIndex, s.firstIndexOf(s.currentTerm)) // [RD1] [RD2]
 	s.count("RD1")
 	s.count("RD2")
@@ -1171,7 +1153,7 @@ func intact(line []byte) string {
 }
 
 // replay reads a file that must begin with header. It returns the persistent state and how many
-// bytes of data are good; those behind are a torn tail. The error names the line.
+// bytes of data are good; the rest is a torn tail. The error names the line.
 func replay(data []byte, header string) (p persistent, good int, err error) {
 	p.log = []*entry{{}}
 	for line := 1; good < len(data); line++ {
@@ -1215,36 +1197,30 @@ func checkHeader(text, header string) error {
 // replayRecord carries one record out, or says why it does not fit behind the others [DK4].
 func (p *persistent) replayRecord(text string) error {
 	if strings.HasPrefix(text, "term ") {
-		return p.replayTermAndVote(text)
+		var r record
+		fmt.Sscanf(text, "term %d vote %d", &r.term, &r.votedFor)
+		changed := r.term == p.currentTerm && p.votedFor != none && r.votedFor != p.votedFor
+		if r.text() != text || r.term < max(1, p.currentTerm) || r.votedFor < 0 || changed {
+			return fmt.Errorf("%s cannot follow term %d vote %d",
+				quote(text), p.currentTerm, p.votedFor)
+		}
+		p.currentTerm, p.votedFor = r.term, r.votedFor
+		return nil
 	}
+	e := new(entry)
 	word, rest, _ := strings.Cut(text, " ")
 	index, wrong := parseNumber(word, 1, maxNumber)
-	e, err := parseEntry(rest)
+	err := cmp.Or(wrong, e.UnmarshalText([]byte(rest)))
 	switch {
-	case wrong != nil || err != nil:
-		return cmp.Or(wrong, err)
+	case err != nil:
+		return err
 	case index > len(p.log):
 		return fmt.Errorf("entry %d follows entry %d, so there is a gap", index, len(p.log)-1)
 	case e.Term < p.log[index-1].Term || e.Term > p.currentTerm:
 		return fmt.Errorf("entry %d has term %d, which is not from %d to %d",
 			index, e.Term, p.log[index-1].Term, p.currentTerm)
 	}
-	p.log = append(p.log[:index], &e) // [DK2]
-	return nil
-}
-
-func (p *persistent) replayTermAndVote(text string) error {
-	var r record
-	fmt.Sscanf(text, "term %d vote %d", &r.term, &r.votedFor)
-	switch {
-	case r.text() != text || r.votedFor < 0:
-		return fmt.Errorf("%s is not a record", quote(text))
-	case r.term < max(p.currentTerm, 1):
-		return fmt.Errorf("the term falls from %d to %d", p.currentTerm, r.term)
-	case r.term == p.currentTerm && p.votedFor != none && r.votedFor != p.votedFor:
-		return fmt.Errorf("the vote in t%d changes from %d to %d", r.term, p.votedFor, r.votedFor)
-	}
-	p.currentTerm, p.votedFor = r.term, r.votedFor
+	p.log = append(p.log[:index], e) // [DK2]
 	return nil
 }
 
@@ -1252,7 +1228,7 @@ func (p *persistent) replayTermAndVote(text string) error {
 type disk struct {
 	name string
 	file *os.File
-	info os.FileInfo // recognizes the file
+	info os.FileInfo // recognizes the file [DK6]
 	size int64       // as this server left it
 	buf  []byte
 }
@@ -1260,6 +1236,7 @@ type disk struct {
 // openDisk opens or creates the file of server id in dir and replays it. torn is how many bytes
 // were cut off at its end.
 func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn int, err error) {
+	dir = filepath.Clean(dir)
 	d = &disk{name: filepath.Join(dir, fmt.Sprintf("server-%d.log", id))}
 	if err = os.MkdirAll(dir, 0o755); err != nil {
 		return
@@ -1294,8 +1271,10 @@ func (d *disk) append(records []record) error {
 	if len(d.buf) == 0 {
 		return nil
 	}
-	if err := d.checkOwner(); err != nil {
-		return err
+	info, err := os.Stat(d.name)
+	if err != nil || !os.SameFile(info, d.info) || info.Size() != d.size { // [DK6]
+		// What is written to a file without a name is gone after a restart.
+		return cmp.Or(err, errors.New("somebody else replaced the file or wrote to it"))
 	}
 	n, err := d.file.Write(d.buf)
 	d.size += int64(n)
@@ -1304,21 +1283,6 @@ func (d *disk) append(records []record) error {
 		return err
 	}
 	return d.file.Sync()
-}
-
-// checkOwner fails if the name no longer leads to the file, or the file is not as long as this
-// server left it. What is written to a removed file would be gone after a restart.
-func (d *disk) checkOwner() error {
-	info, err := os.Stat(d.name)
-	switch {
-	case err != nil: // [DK6]
-		return fmt.Errorf("the file was removed: %w", err)
-	case !os.SameFile(info, d.info): // [DK6]
-		return errors.New("the file was replaced by another one")
-	case info.Size() != d.size: // [DK6]
-		return errors.New("somebody else writes to the file, perhaps a cluster in the same folder")
-	}
-	return nil
 }
 
 // syncFolders makes the name of a new file durable: its folder, and those above it, which may be
@@ -1334,7 +1298,7 @@ func syncFolders(dir string) error {
 	if err != nil && !harmless {
 		return err
 	}
-	if above := filepath.Dir(dir); above != filepath.Clean(dir) {
+	if above := filepath.Dir(dir); above != dir {
 		return syncFolders(above)
 	}
 	return nil
@@ -1348,25 +1312,27 @@ func syncFolders(dir string) error {
 //
 //	→ {"clientRequest":{"client":"c7","serial":1,"command":"incr n"}}
 //	← {"clientReply":{"client":"c7","serial":1,"result":"1"}}
-//	→ {"console":{"id":7,"line":"peek x"}}
-//	← {"consoleReply":{"id":7,"text":"1"}}
-//	← {"consoleReply":{"id":8,"logView":{"id":1,"head":"S1 F t2","last":2,
-//	   "cells":["[1]","(1 x=1)"]}}}
+//	→ {"console":{"serial":7,"command":"peek x"}}
+//	← {"consoleReply":{"serial":7,"result":"1"}}
+//
+// The result for logs is itself JSON: {"id":1,"head":"S1 F t2","last":1,"cells":{"1":"(1 x=1)"}}
 
 // addressMap has the addresses of all servers.
 type addressMap map[int]netip.AddrPort
 
-func (a addressMap) ids() []int   { return slices.Sorted(maps.Keys(a)) }
-func (a addressMap) list() string { return list(a.ids()) }
+func (a addressMap) ids() []int { return slices.Sorted(maps.Keys(a)) }
 
 // datagram is anything that travels. It has one body.
 type datagram struct {
 	Message
-	ClientRequest *request      `json:"clientRequest,omitempty"`
-	ClientReply   *reply        `json:"clientReply,omitempty"`
-	Console       *consoleLine  `json:"console,omitempty"`
-	ConsoleReply  *consoleReply `json:"consoleReply,omitempty"`
+	ClientRequest *request     `json:"clientRequest,omitempty"`
+	ClientReply   *reply       `json:"clientReply,omitempty"`
+	Console       *consoleLine `json:"console,omitempty"`
+	ConsoleReply  *reply       `json:"consoleReply,omitempty"`
 }
+
+// consoleLine is a command for the server itself. It has no client.
+type consoleLine request
 
 // encode writes a datagram. HTML escapes are off: they would make six bytes of one "<".
 func encode(v any) []byte {
@@ -1377,33 +1343,38 @@ func encode(v any) []byte {
 	return b.Bytes()
 }
 
-// decode reads a datagram for server self. It returns an input for the loop, or why there is none.
-func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (any, string) {
+// decode reads a datagram for server self and returns an input for the loop.
+func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (any, error) {
 	var d datagram
 	if err := json.Unmarshal(data, &d); err != nil {
-		return nil, "not one of our JSON objects: " + err.Error()
+		return nil, fmt.Errorf("not one of our JSON objects: %w", err)
 	}
-	bodies := 0
-	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil,
+	absent := func(is bool) bool { return !is }
+	bodies := slices.DeleteFunc([]bool{d.RequestVote != nil, d.RequestVoteReply != nil,
 		d.AppendEntries != nil, d.AppendEntriesReply != nil,
-		d.ClientRequest != nil, d.Console != nil} {
-		if is {
-			bodies++
-		}
-	}
-	switch {
-	case bodies != 1:
-		return nil, fmt.Sprintf("%d bodies that a server can take, not one", bodies)
+		d.ClientRequest != nil, d.Console != nil}, absent)
+	switch r, m := d.ClientRequest, &d.Message; {
+	case len(bodies) != 1:
+		return nil, fmt.Errorf("%d bodies that a server can take, not one", len(bodies))
 	case d.Console != nil:
-		d.Console.from = from
-		return d.Console, ""
-	case d.ClientRequest == nil:
-		return &d.Message, checkMessage(&d.Message, from, self, addresses)
-	case !validClient(d.ClientRequest.Client) || d.ClientRequest.Serial < 1:
-		return nil, "a client request needs a client of 1 to 64 characters and a serial from 1 on"
+		d.Console.to = from
+		return d.Console, nil
+	case r != nil && (!validClient(r.Client) || r.Serial < 1):
+		return nil, errors.New("a client has 1 to 64 characters, and a serial is 1 or more")
+	case r != nil:
+		r.to = from
+		return r, nil
+	case m.To != self:
+		return nil, fmt.Errorf("for S%d, and this is S%d", m.To, self)
+	case !addresses[m.From].IsValid():
+		return nil, fmt.Errorf("from S%d, which is not among our servers %s",
+			m.From, list(addresses.ids()))
+	case m.From == self || addresses[m.From] != from:
+		return nil, fmt.Errorf("from S%d, but not from its address %v", m.From, addresses[m.From])
+	case !between(1, m.Term, maxNumber) || !between(0, m.At, maxNumber) || !m.possible():
+		return nil, fmt.Errorf("no honest server sends %.200s", bytes.TrimSpace(encode(m)))
 	}
-	d.ClientRequest.to = from
-	return d.ClientRequest, ""
+	return &d.Message, nil
 }
 
 // validClient reports whether a request may name this client.
@@ -1414,22 +1385,6 @@ func validClient(client string) bool {
 
 // maxNumber bounds every number in a Message, so that no arithmetic on it overflows.
 const maxNumber = 1 << 52
-
-// checkMessage returns why no honest server has sent m to us from this address, or nothing.
-func checkMessage(m *Message, from netip.AddrPort, self int, addresses addressMap) string {
-	address, known := addresses[m.From]
-	switch {
-	case m.To != self:
-		return fmt.Sprintf("for S%d, and this is S%d", m.To, self)
-	case !known:
-		return fmt.Sprintf("from S%d, which is not among our servers %s", m.From, addresses.list())
-	case m.From == self || address != from:
-		return fmt.Sprintf("from S%d, but not from its address %v", m.From, address)
-	case !between(1, m.Term, maxNumber) || !between(0, m.At, maxNumber) || !m.possible():
-		return fmt.Sprintf("no honest server sends %.200s", bytes.TrimSpace(encode(m)))
-	}
-	return ""
-}
 
 // possible reports whether a server that follows the rules may have sent this body in this term.
 func (m *Message) possible() bool {
@@ -1464,15 +1419,15 @@ func (m *Message) mayName(index, term int) bool {
 
 func between(low, n, high int) bool { return low <= n && n <= high }
 
-// cannotAnswer returns why m is not an honest answer to this leader, or nothing. Only the leader of
-// the term knows what it holds and has sent.
-func (s *server) cannotAnswer(m *Message) string {
+// cannotAnswer returns why m is not an honest answer to this leader, or nil. Only the leader of the
+// term knows what it holds and has sent.
+func (s *server) cannotAnswer(m *Message) error {
 	r := m.AppendEntriesReply
 	if r == nil || s.role != leader || m.Term != s.currentTerm ||
 		r.Seq <= s.seq && r.MatchIndex <= s.lastIndex() {
-		return ""
+		return nil
 	}
-	return fmt.Sprintf("S%d answers what was never sent: %s", m.From, m.String())
+	return fmt.Errorf("S%d answers what was never sent: %v", m.From, m)
 }
 
 // ---- 13. The loop -------------------------------------------------------------------------------
@@ -1488,20 +1443,18 @@ type host struct {
 	disk      *disk
 	conn      *net.UDPConn
 	addresses addressMap
-	inputs    chan any // input, *consoleLine or dropped
+	inputs    chan any // input, *consoleLine, or error: why a datagram was dropped
 	clock     *time.Ticker
 	tick      time.Duration
 	screen    *screen
-	dropped   complaint // datagrams that were not taken
-	unsent    complaint // datagrams that the system did not send
-	faults    faults    // chapter 16
+	faults    faults // chapter 16
+
+	untold int       // datagrams that were dropped or not sent since
+	toldAt time.Time // somebody was told
 }
 
 // maxInputs bounds the inputs of one Step, so that answers do not wait for ever.
 const maxInputs = 4096
-
-// dropped is why a datagram was not taken.
-type dropped string
 
 // run is the life of a server.
 func (h *host) run() {
@@ -1543,8 +1496,6 @@ func (h *host) turn() {
 		inputs = append(inputs, tick{})
 	}
 	h.step(inputs...)
-	h.complain("dropped", &h.dropped)
-	h.complain("not sent", &h.unsent)
 }
 
 // take sorts what came out of the channel: what concerns the algorithm waits for the Step.
@@ -1557,16 +1508,15 @@ func (h *host) take(inputs []input, in any) []input {
 	case tick: // of the command tick (chapter 16)
 		h.step(append(inputs, in)...)
 		return nil
-	case dropped:
-		h.dropped.add(string(in))
+	case error:
+		h.complain("dropped", in)
 		return inputs
 	case *Message:
 		if h.keepsOut(in) { // chapter 16
 			return inputs
 		}
-		if why := h.server.cannotAnswer(in); why != "" {
-			h.dropped.add(why)
-			return inputs
+		if err := h.server.cannotAnswer(in); err != nil {
+			return h.take(inputs, err)
 		}
 	}
 	return append(inputs, in)
@@ -1597,62 +1547,47 @@ func (h *host) perform(out Output) {
 }
 
 func (h *host) send(m *Message) {
-	data, to := encode(m), h.addresses[m.To]
-	for _, delay := range h.copies(m) { // one, at once, without an experiment (chapter 16)
-		if delay == 0 {
-			h.write(data, to)
-		} else {
-			time.AfterFunc(delay, func() { h.conn.WriteToUDPAddrPort(data, to) })
-		}
+	if data := encode(m); !h.disturbs(m, data) { // chapter 16
+		h.write(data, h.addresses[m.To])
 	}
 }
 
 // write sends a datagram. An error is told, because it is not loss: retrying may not help.
 func (h *host) write(data []byte, to netip.AddrPort) {
 	if _, err := h.conn.WriteToUDPAddrPort(data, to); err != nil {
-		h.unsent.add(err.Error())
+		h.complain("not sent", err)
 	}
 }
 
-// readDatagrams puts what arrives into the channel, until the socket is closed.
+// readDatagrams puts what arrives into the channel.
 func (h *host) readDatagrams(self int) {
 	buf := make([]byte, maxDatagram+1)
 	for {
 		n, from, err := h.conn.ReadFromUDPAddrPort(buf)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
 		if err != nil { // some systems report here that an earlier datagram found nobody
-			h.inputs <- dropped(err.Error())
+			h.inputs <- err
 			continue
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		in, why := decode(buf[:n], from, self, h.addresses)
-		if why != "" {
-			in = dropped(fmt.Sprintf("%s (%v)", why, from))
+		in, err := decode(buf[:n], from, self, h.addresses)
+		if err != nil {
+			in = fmt.Errorf("%w (%v)", err, from)
 		}
 		h.inputs <- in
 	}
 }
 
-// complaint counts what went wrong. It is told once a second at most: a flood of garbage must not
-// flood the screen.
-type complaint struct {
-	count  int // since it was told
-	last   string
-	toldAt time.Time
-}
-
-func (c *complaint) add(why string) { c.count, c.last = c.count+1, why }
-
-func (h *host) complain(what string, c *complaint) {
-	if c.count > 0 && time.Since(c.toldAt) >= time.Second {
-		h.tell("fault", "%s %d: %s", what, c.count, c.last)
-		c.count, c.toldAt = 0, time.Now()
+// complain tells of a datagram that went wrong and counts those since it last did. It tells once a
+// second at most: a flood of garbage must not flood the screen.
+func (h *host) complain(what string, err error) {
+	h.untold++
+	if time.Since(h.toldAt) >= time.Second {
+		h.tell("fault", "%s %d: %v", what, h.untold, err)
+		h.untold, h.toldAt = 0, time.Now()
 	}
 }
 
-// must stops the process when the impossible has happened.
+// must stops the server before a broken invariant spreads.
 func must(holds bool, invariant string) {
 	if !holds {
 		panic(brokenInvariant(invariant))
@@ -1688,13 +1623,9 @@ type voice struct {
 	fired     map[string]int // how often each rule has
 }
 
-// ruleTags lists the tags of the rules that fire while a server runs, diskTags the others. Their
-// words are in the package comment.
-const (
-	ruleTags = "Persist All1 All2 Fol1 Fol2 Cand1 Cand2 Cand3 Cand4 Lead1 Lead2 Lead3 Lead3a " +
-		"Lead3b Lead4 RV1 RV2 AE1 AE2 AE3 AE4 AE5 SE1 SE2 SE3 RD1 RD2 RD3 RD4 CQ1 CQ2"
-	diskTags = "DK1 DK2 DK3 DK4 DK5 DK6"
-)
+// ruleTags lists the rules that fire while a server runs. Their words are in the package comment.
+const ruleTags = "Persist All1 All2 Fol1 Fol2 Cand1 Cand2 Cand3 Cand4 Lead1 Lead2 Lead3 Lead3a " +
+	"Lead3b Lead4 RV1 RV2 AE1 AE2 AE3 AE4 AE5 SE1 SE2 SE3 RD1 RD2 RD3 RD4 CQ1 CQ2"
 
 // width is where narration and answers are clipped, in columns.
 const width = 79
@@ -1998,61 +1929,52 @@ func parseServers(word string, all []int) (ids []int, err error) {
 	return ids, nil
 }
 
-// consoleLine is a command for a server's loop, consoleReply its answer.
-type consoleLine struct {
-	ID   int    `json:"id"` // repeated by the answer
-	Line string `json:"line"`
-
-	from netip.AddrPort
-}
-
-type consoleReply struct {
-	ID      int      `json:"id"`
-	Text    string   `json:"text,omitempty"`
-	Error   string   `json:"error,omitempty"`
-	LogView *logView `json:"logView,omitempty"`
-}
-
 // execute runs a console's line in the loop and answers it. Other machines may not command.
 func (h *host) execute(l *consoleLine) {
-	r := &consoleReply{ID: l.ID}
-	cmd, args, err := findCommand(l.Line)
-	switch from := l.from.Addr(); {
+	r := &reply{Serial: l.Serial}
+	cmd, args, err := findCommand(l.Command)
+	switch from := l.to.Addr(); {
 	case !from.IsLoopback() && from != h.addresses[h.server.id].Addr():
 		err = fmt.Errorf("only its own machine commands S%d, not %v", h.server.id, from)
-	case err != nil:
-	case cmd.name == "logs":
-		r.LogView = h.server.logView()
-	case cmd.by != "servers":
+	case err == nil && cmd.by != "servers" && cmd.name != "logs":
 		err = fmt.Errorf("%s is not a command for servers", cmd.name)
-	default:
-		r.Text, err = h.obey(cmd.name, args, l)
+	case err == nil:
+		r.Result, err = h.obey(cmd.name, args, l)
 	}
 	if err != nil {
-		r.Text, r.Error = "", err.Error()
+		r.answer = answer{Error: err.Error()}
 	}
 	h.screen.prompt.Store(h.prompt())
-	if *r != (consoleReply{ID: l.ID}) { // tick N answers later
-		h.write(encode(datagram{ConsoleReply: r}), l.from)
+	if r.answer != (answer{}) { // tick N answers later
+		h.write(encode(datagram{ConsoleReply: r}), l.to)
 	}
 }
 
 // obey carries out a command for servers.
 func (h *host) obey(verb string, args []string, l *consoleLine) (text string, err error) {
-	s, f, arg := h.server, &h.faults, append(args, "")[0]
+	s, f, arg, term := h.server, &h.faults, append(args, "")[0], h.server.currentTerm
 	switch verb {
 	case "status":
 		return h.status(), nil
 	case "rules":
 		return s.rules(), nil
+	case "logs":
+		return string(encode(s.logView())), nil
 	case "peek":
 		return s.machine.get(arg), nil
 	case "timeout":
-		return h.timeout()
-	case "hold":
-		return f.hold(), nil
+		if s.role == leader {
+			return "", errors.New("a leader has no election timeout")
+		}
+		s.electionDue = s.now
+		if h.step(); s.currentTerm == term {
+			return fmt.Sprintf("asks again in t%d", term), nil // [CQ2]
+		}
 	case "beat":
-		h.beat()
+		for _, w := range s.progress { // the interval passes for what is unanswered, too
+			w.heartbeatDue, w.unansweredAt = s.now, w.unansweredAt-heartbeatTicks
+		}
+		h.step()
 	case "tick":
 		return h.setTick(arg, l)
 	case "cut":
@@ -2063,6 +1985,8 @@ func (h *host) obey(verb string, args []string, l *consoleLine) (text string, er
 		err = set(&f.noise, arg, 100)
 	case "watch":
 		err = set(&s.watch, arg, 3)
+	case "hold":
+		return f.hold(), nil
 	case "release":
 		err = h.release(arg)
 	}
@@ -2111,19 +2035,19 @@ func (s *server) rules() (text string) {
 
 // logView is the end of a server's log, as logs draws it.
 type logView struct {
-	ID    int         `json:"id"`
-	Head  string      `json:"head"`
-	Last  int         `json:"last"`
-	Cells []string    `json:"cells"` // the entries up to Last, at most maxCells
-	Next  map[int]int `json:"next,omitempty"`
-	Match map[int]int `json:"match,omitempty"`
+	ID    int            `json:"id"`
+	Head  string         `json:"head"`
+	Last  int            `json:"last"`
+	Cells map[int]string `json:"cells"` // by index, up to Last, at most maxCells
+	Next  map[int]int    `json:"next,omitempty"`
+	Match map[int]int    `json:"match,omitempty"`
 }
 
 const maxCells = 200
 
 // logView shows each entry with its term and command, [committed] or (not).
 func (s *server) logView() *logView {
-	v := &logView{ID: s.id, Last: s.lastIndex(),
+	v := &logView{ID: s.id, Last: s.lastIndex(), Cells: map[int]string{},
 		Head: fmt.Sprintf("S%d %c t%d ", s.id, "FCL"[s.role], s.currentTerm)}
 	if s.role == leader {
 		v.Next, v.Match = s.nextIndex, s.matchIndex
@@ -2141,7 +2065,7 @@ func (s *server) logView() *logView {
 			brackets = "[]"
 		}
 		text = clip(strconv.Itoa(s.log[index].Term)+text, 14)
-		v.Cells = append(v.Cells, brackets[:1]+text+brackets[1:])
+		v.Cells[index] = brackets[:1] + text + brackets[1:]
 	}
 	return v
 }
@@ -2177,7 +2101,11 @@ func draw(views []*logView, first, whole, last int) []string {
 	for _, v := range views {
 		fmt.Fprint(w, v.Head)
 		for index := first; index <= last; index++ {
-			fmt.Fprintf(w, "\t%s", v.cell(index, index >= whole))
+			cell := v.Cells[index]
+			if term, _, more := strings.Cut(cell, " "); more && index < whole {
+				cell = term + cell[len(cell)-1:]
+			}
+			fmt.Fprint(w, "\t", cell)
 		}
 		fmt.Fprint(w, "\t")
 		for _, by := range views {
@@ -2195,23 +2123,10 @@ func draw(views []*logView, first, whole, last int) []string {
 	return rows[:len(views)+1]
 }
 
-// cell is the entry at index, whole or only its term.
-func (v *logView) cell(index int, whole bool) string {
-	i := index - v.Last + len(v.Cells) - 1
-	if i < 0 || i >= len(v.Cells) {
-		return ""
-	}
-	text := v.Cells[i]
-	if term, _, more := strings.Cut(text, " "); more && !whole {
-		return term + text[len(text)-1:]
-	}
-	return text
-}
-
 // console reads commands, runs them and prints their answers.
 type console struct {
-	self      int      // the server whose terminal this is, or none
-	cluster   *cluster // the processes that kill and start work on, or nil
+	self      int              // the server whose terminal this is, or none
+	processes map[int]*process // of a cluster: what kill and start work on; or nil
 	addresses addressMap
 	ids       []int
 	conn      *net.UDPConn
@@ -2324,18 +2239,15 @@ func (c *console) exec(line string) {
 	}
 }
 
-// unknown is the error of a command that may or may not be carried out.
-type unknown string
-
-func (u unknown) Error() string { return string(u) }
+// errUnknown begins the error of a command that may or may not be carried out.
+var errUnknown = errors.New("unknown")
 
 // print shows an answer with a prefix before each of its lines.
 func (c *console) print(prefix, text string, err error) {
 	if err != nil {
 		c.failed = true
-		text = "error: " + err.Error()
-		if _, is := err.(unknown); is {
-			text = "unknown: " + err.Error()
+		if text = err.Error(); !errors.Is(err, errUnknown) {
+			text = "error: " + text
 		}
 	}
 	c.screen.answer(prefix + strings.ReplaceAll(text, "\n", "\n"+prefix))
@@ -2350,14 +2262,12 @@ func (c *console) command(ids []int, line string, prefixed bool) {
 			prefix = name(id) + ": "
 		}
 		switch r := answers[id]; {
-		case c.cluster.killed(id):
-			text = "killed"
 		case r == nil:
-			err = unknown(fmt.Sprintf("S%d does not answer; is it running?", id))
+			err = fmt.Errorf("%w: S%d does not answer; is it running?", errUnknown, id)
 		case r.Error != "":
 			err = errors.New(r.Error)
 		default:
-			text = r.Text
+			text = r.Result
 		}
 		c.print(prefix, text, err)
 	}
@@ -2365,14 +2275,16 @@ func (c *console) command(ids []int, line string, prefixed bool) {
 
 // ask sends a line to servers and waits for the answers. It is sent once only: a line may not be
 // safe to run twice.
-func (c *console) ask(ids []int, line string) map[int]*consoleReply {
-	asked, answers := map[int]int{}, map[int]*consoleReply{}
+func (c *console) ask(ids []int, line string) map[int]*reply {
+	asked, answers := map[int]int{}, map[int]*reply{}
 	for _, id := range ids {
-		if !c.cluster.killed(id) {
-			c.asked++
-			asked[c.asked] = id
-			c.send(c.addresses[id], datagram{Console: &consoleLine{ID: c.asked, Line: line}})
+		if c.killed(id) {
+			answers[id] = &reply{answer: answer{Result: "killed"}}
+			continue
 		}
+		c.asked++
+		asked[c.asked] = id
+		c.send(c.addresses[id], datagram{Console: &consoleLine{Serial: c.asked, Command: line}})
 	}
 	patience := lineAnswer
 	if verb, n := cutWord(line); verb == "tick" {
@@ -2380,9 +2292,9 @@ func (c *console) ask(ids []int, line string) map[int]*consoleReply {
 		patience += 2 * time.Duration(ticks) * tickApart
 	}
 	c.await(patience, func(d *datagram) bool {
-		if r := d.ConsoleReply; r != nil && asked[r.ID] != none {
-			answers[asked[r.ID]] = r
-			delete(asked, r.ID)
+		if r := d.ConsoleReply; r != nil && asked[r.Serial] != none {
+			answers[asked[r.Serial]] = r
+			delete(asked, r.Serial)
 		}
 		return len(asked) == 0
 	})
@@ -2439,17 +2351,19 @@ func (c *console) request(line string, at int) (string, error) {
 		return "", errors.New("no server leads, nothing was done; try status, or again later")
 	}
 	if op.verb == "get" {
-		return "", unknown("no answer in time")
+		return "", fmt.Errorf("%w: no answer in time", errUnknown)
 	}
-	return "", unknown("no answer in time; " + clip(line, 40) + " may still happen")
+	return "", fmt.Errorf("%w: no answer in time; %s may still happen", errUnknown, clip(line, 40))
 }
 
 // try sends a command to one server and returns the reply, or nil.
 func (c *console) try(to netip.AddrPort, line string) (a *reply) {
 	c.send(to, datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}})
 	c.await(resendAfter, func(d *datagram) bool {
-		a = d.ClientReply
-		return a != nil && a.Client == c.client && a.Serial == c.serial
+		if r := d.ClientReply; r != nil && r.Client == c.client && r.Serial == c.serial {
+			a = r
+		}
+		return a != nil
 	})
 	return a
 }
@@ -2484,13 +2398,13 @@ func (c *console) obey(verb, arg string) (text string, err error) {
 	case verb == "quit":
 		c.over = true
 		return "bye", nil
-	case c.cluster == nil:
+	case c.processes == nil:
 		return "", errors.New("kill and start need the terminal of a cluster (go run .); " +
 			"elsewhere, the system's kill -9 does it")
 	}
 	ids, err := parseServers(arg, c.ids)
 	if err == nil {
-		err = c.cluster.change(ids, verb)
+		err = c.change(ids, verb)
 	}
 	return "ok", err
 }
@@ -2511,17 +2425,17 @@ func (c *console) logs() (string, error) {
 	answers, others := c.ask(c.ids, "logs"), ""
 	var views []*logView
 	for _, id := range c.ids {
-		switch r := answers[id]; {
-		case c.cluster.killed(id):
-			others += fmt.Sprintf("\nS%d killed", id)
-		case r == nil || r.LogView == nil:
+		v, r := new(logView), answers[id]
+		if r == nil {
 			others += fmt.Sprintf("\nS%d does not answer", id)
-		default:
-			views = append(views, r.LogView)
+		} else if json.Unmarshal([]byte(r.Result), v) != nil {
+			others += fmt.Sprintf("\nS%d %s", id, cmp.Or(r.Error, r.Result))
+		} else {
+			views = append(views, v)
 		}
 	}
 	if len(views) == 0 {
-		return "", unknown("no server shows its log; is the cluster running?")
+		return "", fmt.Errorf("%w: no server shows its log; is the cluster running?", errUnknown)
 	}
 	return drawLogs(views, columns) + others, nil
 }
@@ -2565,31 +2479,30 @@ func (h *host) keepsOut(m *Message) bool {
 		return true
 	}
 	if f.holding && len(f.held) == maxInputs {
-		h.dropped.add("too many messages are held")
+		h.complain("dropped", errors.New("too many messages are held"))
 	} else if f.holding {
 		f.held = append(f.held, m)
 	}
 	return f.holding
 }
 
-// copies returns the delays of the copies of m that are to be sent.
-func (h *host) copies(m *Message) []time.Duration {
+// disturbs makes a message suffer, and reports whether it must not be sent besides.
+func (h *host) disturbs(m *Message, data []byte) bool {
 	noisy := func() bool { return rand.IntN(100) < h.faults.noise }
 	cut := h.faults.cuts(m.To, m)
 	if cut || noisy() {
 		h.tellLost(m, "x>", m.To, map[bool]string{true: "cut", false: "lost"}[cut])
-		return nil
+		return true
 	}
-	delays := make([]time.Duration, 1, 2)
 	if noisy() {
-		delays = delays[:2]
+		h.write(data, h.addresses[m.To]) // the first of two
 	}
-	for i := range delays {
-		if noisy() {
-			delays[i] = h.tick * time.Duration(1+rand.IntN(noiseTicks))
-		}
+	late := noisy()
+	if late {
+		delay := h.tick * time.Duration(1+rand.IntN(noiseTicks))
+		time.AfterFunc(delay, func() { h.conn.WriteToUDPAddrPort(data, h.addresses[m.To]) })
 	}
-	return delays
+	return late
 }
 
 // tellLost narrates a message that a fault has swallowed; heartbeats only at level 3.
@@ -2648,34 +2561,10 @@ func (h *host) setTick(arg string, l *consoleLine) (string, error) {
 			h.inputs <- tick{}
 			time.Sleep(tickApart)
 		}
-		ok := encode(datagram{ConsoleReply: &consoleReply{ID: l.ID, Text: "ok"}})
-		h.conn.WriteToUDPAddrPort(ok, l.from)
+		ok := encode(datagram{ConsoleReply: &reply{Serial: l.Serial, answer: answer{Result: "ok"}}})
+		h.conn.WriteToUDPAddrPort(ok, l.to)
 	}()
 	return "", nil
-}
-
-// timeout ends the election timeout now.
-func (h *host) timeout() (string, error) {
-	s := h.server
-	if s.role == leader {
-		return "", errors.New("a leader has no election timeout")
-	}
-	term := s.currentTerm
-	s.electionDue = s.now
-	h.step()
-	if s.currentTerm == term { // [CQ2]
-		return fmt.Sprintf("asks again in t%d", term), nil
-	}
-	return "ok", nil
-}
-
-// beat lets a heartbeat interval pass for every follower, also for the age of what is unanswered.
-func (h *host) beat() {
-	for _, w := range h.server.progress {
-		w.heartbeatDue = h.server.now
-		w.unansweredAt -= heartbeatTicks
-	}
-	h.step()
 }
 
 // hold queues the messages that arrive from now on, or lists them.
@@ -2788,7 +2677,7 @@ func parseOptions(args []string) (o options, err error) {
 // parsePeers reads 1=HOST:PORT,2=HOST:PORT.
 func parsePeers(peers string) (addressMap, error) {
 	addresses, taken := addressMap{}, map[netip.AddrPort]bool{}
-	var before netip.Addr
+	var first netip.Addr
 	for _, peer := range strings.Split(peers, ",") {
 		word, hostPort, _ := strings.Cut(peer, "=")
 		id, err := parseNumber(word, 1, maxNumber)
@@ -2800,18 +2689,19 @@ func parsePeers(peers string) (addressMap, error) {
 			return nil, fmt.Errorf("-peers: %s: %v", quote(peer), err)
 		}
 		address := netip.AddrPortFrom(resolved.AddrPort().Addr().Unmap(), uint16(resolved.Port))
-		ip, pair := address.Addr(), fmt.Sprintf("%v and %v", before, address.Addr())
+		ip := address.Addr()
+		first = cmp.Or(first, ip)
 		switch {
 		case addresses[id].IsValid() || taken[address]:
 			return nil, fmt.Errorf("-peers: number or address of %s is there twice", quote(peer))
 		case !ip.IsValid() || ip.IsUnspecified() || address.Port() == 0:
 			return nil, fmt.Errorf("-peers: %s needs a host and a port", quote(peer))
-		case before.IsValid() && before.Is4() != ip.Is4():
-			return nil, fmt.Errorf("-peers: %s: IPv4 and IPv6 cannot reach each other", pair)
-		case before.IsValid() && before.IsLoopback() != ip.IsLoopback():
-			return nil, fmt.Errorf("-peers: %s: loopback is not reached from outside", pair)
+		case first.Is4() != ip.Is4():
+			return nil, fmt.Errorf("-peers: %v, %v: IPv4 and IPv6 cannot meet", first, ip)
+		case first.IsLoopback() != ip.IsLoopback():
+			return nil, fmt.Errorf("-peers: %v, %v: loopback and others cannot meet", first, ip)
 		}
-		addresses[id], taken[address], before = address, true, ip
+		addresses[id], taken[address] = address, true
 	}
 	return addresses, nil
 }
@@ -2890,12 +2780,7 @@ func (h *host) readConsole(o options) {
 	}
 }
 
-// cluster is all servers, each a process.
-type cluster struct {
-	screen    *screen
-	processes map[int]*process
-}
-
+// process is a server that the cluster's console has started.
 type process struct {
 	cmd    *exec.Cmd
 	killed atomic.Bool   // by us
@@ -2903,46 +2788,45 @@ type process struct {
 }
 
 func runCluster(o options) {
-	cl := &cluster{screen: openScreen(), processes: map[int]*process{}}
-	c := newConsole(o, cl.screen)
-	if err := cl.change(c.ids, "start"); err != nil {
+	c := newConsole(o, openScreen())
+	c.processes = map[int]*process{}
+	if err := c.change(c.ids, "start"); err != nil {
 		fatal("%v", err)
 	}
-	c.cluster = cl
 	c.readLines(os.Stdin)
-	cl.change(slices.DeleteFunc(c.ids, func(id int) bool { return !cl.runs(id) }), "kill")
+	c.change(slices.DeleteFunc(c.ids, func(id int) bool { return !c.runs(id) }), "kill")
 	c.leave()
 }
 
 // change kills servers that all run, or starts servers none of which does.
-func (cl *cluster) change(ids []int, verb string) (err error) {
+func (c *console) change(ids []int, verb string) (err error) {
+	act, from := c.start, "is running"
+	if verb == "kill" {
+		act, from = c.kill, "is not running"
+	}
 	for _, id := range ids {
-		switch {
-		case verb == "start" && cl.runs(id):
-			return fmt.Errorf("server %d is running; nothing was done", id)
-		case verb == "kill" && !cl.runs(id):
-			return fmt.Errorf("server %d is not running; nothing was done", id)
+		if c.runs(id) == (verb == "start") {
+			return fmt.Errorf("server %d %s; nothing was done", id, from)
 		}
 	}
 	for _, id := range ids {
-		if verb == "start" {
-			err = cmp.Or(err, cl.start(id))
-		} else {
-			err = cmp.Or(err, cl.kill(id))
-		}
+		err = cmp.Or(err, act(id))
 	}
 	return err
 }
 
 // start starts a server and returns when it is ready.
-func (cl *cluster) start(id int) error {
+func (c *console) start(id int) error {
 	self, err := os.Executable()
 	cmd := exec.Command(self, append([]string{"-id", strconv.Itoa(id)}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), inCluster+"=1")
 	_, err1 := cmd.StdinPipe() // it ends when this process does
 	stdout, err2 := cmd.StdoutPipe()
 	stderr, err3 := cmd.StderrPipe()
-	if err := cmp.Or(err, err1, err2, err3, cmd.Start()); err != nil {
+	if err = cmp.Or(err, err1, err2, err3); err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
 		return fmt.Errorf("server %d does not start: %w", id, err)
 	}
 	narration := bufio.NewReader(stderr)
@@ -2951,47 +2835,46 @@ func (cl *cluster) start(id int) error {
 		cmd.Wait()
 		return errors.New(strings.TrimPrefix(strings.TrimSpace(line), "error: "))
 	}
-	p := &process{cmd: cmd, gone: make(chan struct{})}
-	cl.processes[id] = p
-	go cl.follow(id, p, narration)
+	c.processes[id] = &process{cmd: cmd, gone: make(chan struct{})}
+	go c.processes[id].follow(id, narration, c.screen)
 	return nil
 }
 
 // follow shows a server's narration until it ends. It always drains the pipe: a server must not
 // wait for a terminal.
-func (cl *cluster) follow(id int, p *process, narration *bufio.Reader) {
+func (p *process) follow(id int, narration *bufio.Reader, screen *screen) {
 	line, err := narration.ReadString('\n')
 	for ; err == nil; line, err = narration.ReadString('\n') {
-		cl.screen.narrate(strings.TrimRight(line, "\n"))
+		screen.narrate(strings.TrimRight(line, "\n"))
 	}
 	p.cmd.Wait()
 	if !p.killed.Load() {
-		cl.screen.narrate(fmt.Sprintf("server %d has ended (%v); start %d starts it again",
+		screen.narrate(fmt.Sprintf("server %d has ended (%v); start %d starts it again",
 			id, p.cmd.ProcessState, id))
 	}
 	close(p.gone)
 }
 
-func (cl *cluster) runs(id int) bool {
-	if cl.processes[id] == nil {
+func (c *console) runs(id int) bool {
+	if c.processes[id] == nil {
 		return false
 	}
 	select {
-	case <-cl.processes[id].gone:
+	case <-c.processes[id].gone:
 		return false
 	default:
 		return true
 	}
 }
 
-// killed reports whether this cluster, if there is one, has killed a server.
-func (cl *cluster) killed(id int) bool {
-	return cl != nil && cl.processes[id] != nil && cl.processes[id].killed.Load()
+// killed reports whether this console has killed a server.
+func (c *console) killed(id int) bool {
+	return c.processes[id] != nil && c.processes[id].killed.Load()
 }
 
 // kill is kill -9.
-func (cl *cluster) kill(id int) error {
-	p := cl.processes[id]
+func (c *console) kill(id int) error {
+	p := c.processes[id]
 	p.killed.Store(true)
 	err := p.cmd.Process.Kill()
 	<-p.gone

@@ -409,7 +409,6 @@ func (s *server) majority() int { return (len(s.peers)+1)/2 + 1 }
 // safe. A server votes once per term, so one term never has two leaders. And it votes only for a
 // log at least as up to date as its own, so every leader has every committed entry.
 
-// electionTimeout begins an election when this server has waited long enough.
 func (s *server) electionTimeout() {
 	if s.role == leader || s.now < s.electionDue {
 		return
@@ -487,7 +486,6 @@ func (s *server) onRequestVoteReply(from, term int, r *requestVoteReply) {
 	}
 }
 
-// winElection counts the votes.
 func (s *server) winElection() {
 	if s.role == candidate && len(s.voters()) >= s.majority() { // [Cand2]
 		s.becomeLeader()
@@ -967,7 +965,6 @@ type clients struct {
 	roundSeq int    // leader: seq when the last round began
 }
 
-// submit takes a client's request.
 func (s *server) submit(r *request) {
 	op, err := parse(r.Command)
 	switch {
@@ -1224,7 +1221,6 @@ func (p *persistent) replayRecord(text string) error {
 	return nil
 }
 
-// disk is a server's file.
 type disk struct {
 	name string
 	file *os.File
@@ -1317,7 +1313,6 @@ func syncFolders(dir string) error {
 //
 // The result for logs is itself JSON: {"id":1,"head":"S1 F t2","last":1,"cells":{"1":"(1 x=1)"}}
 
-// addressMap has the addresses of all servers.
 type addressMap map[int]netip.AddrPort
 
 func (a addressMap) ids() []int { return slices.Sorted(maps.Keys(a)) }
@@ -1456,7 +1451,6 @@ type host struct {
 // maxInputs bounds the inputs of one Step, so that answers do not wait for ever.
 const maxInputs = 4096
 
-// run is the life of a server.
 func (h *host) run() {
 	defer func() {
 		r := recover()
@@ -1504,9 +1498,6 @@ func (h *host) take(inputs []input, in any) []input {
 	case *consoleLine:
 		h.step(inputs...) // what came before
 		h.execute(in)     // chapter 15
-		return nil
-	case tick: // of the command tick (chapter 16)
-		h.step(append(inputs, in)...)
 		return nil
 	case error:
 		h.complain("dropped", in)
@@ -1630,7 +1621,6 @@ const ruleTags = "Persist All1 All2 Fol1 Fol2 Cand1 Cand2 Cand3 Cand4 Lead1 Lead
 // width is where narration and answers are clipped, in columns.
 const width = 79
 
-// count notes that a rule fired.
 func (s *server) count(tag string) { s.fired[tag]++ }
 
 // tell notes that a rule fired and narrates it.
@@ -1675,7 +1665,6 @@ func (s *server) tellSent(tag string, m *Message) (lamport int) {
 	return s.lamport
 }
 
-// hear narrates a message that has arrived.
 func (s *server) hear(m *Message) {
 	s.lamport = max(s.lamport, min(m.At, maxNumber/2)) + 1 // a forged one must not overflow
 	if max(2, s.level(m)) <= s.watch {
@@ -1698,7 +1687,6 @@ func (s *server) level(m *Message) int {
 	return 2
 }
 
-// String is what a Message says.
 func (m *Message) String() string {
 	switch rv, ae, r := m.RequestVote, m.AppendEntries, m.AppendEntriesReply; {
 	case rv != nil:
@@ -1841,7 +1829,6 @@ func (sc *screen) do(job func()) {
 	<-done
 }
 
-// answer prints an answer.
 func (sc *screen) answer(text string) { sc.do(func() { io.WriteString(sc.out, text+"\n") }) }
 
 // ask shows the prompt, or wipes what a line that was pasted, and so echoed earlier, left of it.
@@ -1939,19 +1926,16 @@ func (h *host) execute(l *consoleLine) {
 	case err == nil && cmd.by != "servers" && cmd.name != "logs":
 		err = fmt.Errorf("%s is not a command for servers", cmd.name)
 	case err == nil:
-		r.Result, err = h.obey(cmd.name, args, l)
+		r.Result, err = h.obey(cmd.name, args)
 	}
 	if err != nil {
 		r.answer = answer{Error: err.Error()}
 	}
 	h.screen.prompt.Store(h.prompt())
-	if r.answer != (answer{}) { // tick N answers later
-		h.write(encode(datagram{ConsoleReply: r}), l.to)
-	}
+	h.write(encode(datagram{ConsoleReply: r}), l.to)
 }
 
-// obey carries out a command for servers.
-func (h *host) obey(verb string, args []string, l *consoleLine) (text string, err error) {
+func (h *host) obey(verb string, args []string) (text string, err error) {
 	s, f, arg, term := h.server, &h.faults, append(args, "")[0], h.server.currentTerm
 	switch verb {
 	case "status":
@@ -1976,7 +1960,11 @@ func (h *host) obey(verb string, args []string, l *consoleLine) (text string, er
 		}
 		h.step()
 	case "tick":
-		return h.setTick(arg, l)
+		if arg == "on" || arg == "off" {
+			f.clockOff = arg == "off"
+		} else if _, err = parseNumber(arg, 1, maxTicks); err == nil {
+			h.step(tick{}) // the console sends N such lines
+		}
 	case "cut":
 		err = h.cut(arg, append(args, "all")[1])
 	case "heal":
@@ -2134,15 +2122,13 @@ type console struct {
 	patience  time.Duration // for the outcome of a client's command
 
 	client  string
-	serial  int            // of the last command to the leader
-	asked   int            // number of the last line to a server
+	serial  int            // of the last line to anybody
 	leader  netip.AddrPort // whom to ask first
 	drawing bool           // logs on
 	failed  bool           // some command did
 	over    bool           // quit was asked for
 }
 
-// Bounds of the console.
 const (
 	resendAfter = 200 * time.Millisecond // until a client's command is sent again
 	giveUpAfter = 600 * time.Millisecond // until one with @N is given up
@@ -2197,7 +2183,6 @@ func (c *console) runLine(line string) {
 	}
 }
 
-// exec runs one command and prints its answer.
 func (c *console) exec(line string) {
 	whom, prefix, text, ids := "", "", "", c.ids
 	if c.self != none {
@@ -2242,7 +2227,6 @@ func (c *console) exec(line string) {
 // errUnknown begins the error of a command that may or may not be carried out.
 var errUnknown = errors.New("unknown")
 
-// print shows an answer with a prefix before each of its lines.
 func (c *console) print(prefix, text string, err error) {
 	if err != nil {
 		c.failed = true
@@ -2253,9 +2237,17 @@ func (c *console) print(prefix, text string, err error) {
 	c.screen.answer(prefix + strings.ReplaceAll(text, "\n", "\n"+prefix))
 }
 
-// command has servers run a line and prints their answers in order.
+// command has servers run a line and prints their answers in order. It sends tick N as N lines, so
+// that servers go on with everything else between two ticks.
 func (c *console) command(ids []int, line string, prefixed bool) {
+	verb, arg := cutWord(line)
+	n, err := parseNumber(arg, 1, maxTicks)
+	isTick := verb == "tick" && err == nil
 	answers := c.ask(ids, line)
+	for ; n > 1 && isTick && len(answers) == len(ids); n-- {
+		time.Sleep(tickApart)
+		answers = c.ask(ids, line)
+	}
 	for _, id := range ids {
 		prefix, text, err := "", "", error(nil)
 		if prefixed {
@@ -2282,16 +2274,11 @@ func (c *console) ask(ids []int, line string) map[int]*reply {
 			answers[id] = &reply{answer: answer{Result: "killed"}}
 			continue
 		}
-		c.asked++
-		asked[c.asked] = id
-		c.send(c.addresses[id], datagram{Console: &consoleLine{Serial: c.asked, Command: line}})
+		c.serial++
+		asked[c.serial] = id
+		c.send(c.addresses[id], datagram{Console: &consoleLine{Serial: c.serial, Command: line}})
 	}
-	patience := lineAnswer
-	if verb, n := cutWord(line); verb == "tick" {
-		ticks, _ := parseNumber(n, 1, maxTicks)
-		patience += 2 * time.Duration(ticks) * tickApart
-	}
-	c.await(patience, func(d *datagram) bool {
+	c.await(lineAnswer, func(d *datagram) bool {
 		if r := d.ConsoleReply; r != nil && asked[r.Serial] != none {
 			answers[asked[r.Serial]] = r
 			delete(asked, r.Serial)
@@ -2383,7 +2370,6 @@ func (c *console) following(to netip.AddrPort, a *reply) netip.AddrPort {
 	return c.addresses[c.ids[(at+1)%len(c.ids)]]
 }
 
-// obey carries out a command of the console itself.
 func (c *console) obey(verb, arg string) (text string, err error) {
 	switch {
 	case verb == "help":
@@ -2545,28 +2531,6 @@ func (h *host) cut(word, kind string) error {
 	return err
 }
 
-// setTick stops the clock, lets it run, or lets n ticks pass while everything else goes on. Then
-// the answer comes when they have passed.
-func (h *host) setTick(arg string, l *consoleLine) (string, error) {
-	if arg == "on" || arg == "off" {
-		h.faults.clockOff = arg == "off"
-		return "ok", nil
-	}
-	n, err := parseNumber(arg, 1, maxTicks)
-	if err != nil {
-		return "", err
-	}
-	go func() {
-		for range n {
-			h.inputs <- tick{}
-			time.Sleep(tickApart)
-		}
-		ok := encode(datagram{ConsoleReply: &reply{Serial: l.Serial, answer: answer{Result: "ok"}}})
-		h.conn.WriteToUDPAddrPort(ok, l.to)
-	}()
-	return "", nil
-}
-
 // hold queues the messages that arrive from now on, or lists them.
 func (f *faults) hold() string {
 	f.holding = true
@@ -2708,10 +2672,7 @@ func parsePeers(peers string) (addressMap, error) {
 
 // leave ends a console's process: 1 if some command failed, but 0 after a person's session.
 func (c *console) leave() {
-	if c.failed && !c.screen.people {
-		os.Exit(1)
-	}
-	os.Exit(0)
+	os.Exit(map[bool]int{true: 1}[c.failed && !c.screen.people])
 }
 
 func runClient(o options) {
@@ -2872,7 +2833,6 @@ func (c *console) killed(id int) bool {
 	return c.processes[id] != nil && c.processes[id].killed.Load()
 }
 
-// kill is kill -9.
 func (c *console) kill(id int) error {
 	p := c.processes[id]
 	p.killed.Store(true)

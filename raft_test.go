@@ -2667,6 +2667,7 @@ func TestConsoleCommands(t *testing.T) {
 		{follower, "beat", "ok", "", ""},
 		{leader, "beat ; REPLY", "ok", "", "appendEntries entries"}, // the lost ones again
 		{leader, "tick off ; tick on", "ok", "", ""},
+		{leader, "tick off" + strings.Repeat(" ; tick 1", 5), "ok", " tick:off", "appendEntries"},
 		{leader, "tick 0", `error: "0" is not a number from 1 to 1000`, "", ""},
 		{leader, "tick 1001", `error: "1001" is not a number from 1 to 1000`, "", ""},
 		{leader, "cut all ; beat", "ok", " cut:2 cut:3", ""},

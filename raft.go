@@ -1813,8 +1813,11 @@ func (sc *screen) show(lines ...string) {
 		text, prompt = "\r\x1b[K", sc.prompt.Load().(string)
 	}
 	for _, line := range lines {
-		id := 0
-		if fmt.Sscanf(line, "%d S%d", &sc.lamport, &id); id > 0 && sc.color {
+		var lamport, id int
+		if n, _ := fmt.Sscanf(line, "%d S%d", &lamport, &id); n == 2 {
+			sc.lamport = lamport
+		}
+		if id > 0 && sc.color {
 			line = fmt.Sprintf("\x1b[%dm%s\x1b[0m", 31+(id+5)%6, line)
 		}
 		text += line + "\n"
@@ -2041,19 +2044,15 @@ func (s *server) logView() *logView {
 		v.Next, v.Match = s.nextIndex, s.matchIndex
 	}
 	for index := max(1, v.Last-maxCells+1); index <= v.Last; index++ {
-		op, _ := parse(s.log[index].Command)
-		text := map[string]string{
-			"set":  fmt.Sprintf(" %s=%s", op.key, op.value),
-			"del":  fmt.Sprintf(" %s=", op.key),
-			"incr": fmt.Sprintf(" %s%+d", op.key, op.n),
-			"cas":  fmt.Sprintf(" %s:%s>%s", op.key, op.old, op.value),
-		}[op.verb]
-		brackets := "()"
+		e, brackets := s.log[index], "()"
 		if index <= s.commitIndex {
 			brackets = "[]"
 		}
-		text = clip(strconv.Itoa(s.log[index].Term)+text, 14)
-		v.Cells[index] = brackets[:1] + text + brackets[1:]
+		text := strings.TrimSpace(fmt.Sprintf("%d %s", e.Term, e.Command))
+		if op, _ := parse(e.Command); op.verb == "set" {
+			text = fmt.Sprintf("%d %s=%s", e.Term, op.key, op.value)
+		}
+		v.Cells[index] = brackets[:1] + clip(text, 14) + brackets[1:]
 	}
 	return v
 }

@@ -837,17 +837,13 @@ func quote(text string) string {
 	return strconv.Quote(text)
 }
 
-// get is the outcome of the command get. No value is empty.
+// get is the outcome of the command get.
 func (m *machine) get(key string) string { return cmp.Or(m.values[key], "(none)") }
 
 // execute carries out a write. An answer with an error has changed nothing.
 func (m *machine) execute(command string) answer {
-	op, _ := parse(command) // it was checked before it entered the log
-	found, is := m.values[op.key], "(none)"
-	if found != "" {
-		is = quote(found)
-	}
-	result := "ok"
+	op, _ := parse(command)                 // it was checked before it entered the log
+	found, result := m.values[op.key], "ok" // no value is empty
 	switch op.verb {
 	case "del":
 		delete(m.values, op.key)
@@ -856,13 +852,16 @@ func (m *machine) execute(command string) answer {
 		}
 		return answer{Result: result}
 	case "cas":
+		if found == "" {
+			return unchanged("%s is (none), not %s", op.key, quote(op.old))
+		}
 		if found != op.old {
-			return unchanged("%s is %s, not %s", op.key, is, quote(op.old))
+			return unchanged("%s is %s, not %s", op.key, quote(found), quote(op.old))
 		}
 	case "incr":
 		old, err := strconv.ParseInt(cmp.Or(found, "0"), 10, 64)
 		if err != nil {
-			return unchanged("%s is %s, not a number of 64 bits", op.key, is)
+			return unchanged("%s is %s, not a number of 64 bits", op.key, quote(found))
 		}
 		sum := old + op.n
 		if (sum > old) != (op.n > 0) {

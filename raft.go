@@ -184,8 +184,9 @@ const (
 // newServer makes a follower. Its volatile state begins at zero: it does not know what is committed
 // until a leader tells it.
 func newServer(id int, peers []int, state persistent, r *rand.Rand) *server {
+	m := machine{values: map[string]string{}, sessions: map[string]session{}}
 	s := &server{id: id, peers: peers, persistent: state, rand: r,
-		clients: clients{machine: newMachine()}, voice: voice{fired: map[string]int{}}}
+		clients: clients{machine: m}, voice: voice{fired: map[string]int{}}}
 	s.resetElectionTimer()
 	return s
 }
@@ -766,10 +767,6 @@ const (
 type machine struct {
 	values   map[string]string
 	sessions map[string]session // by client (chapter 9)
-}
-
-func newMachine() machine {
-	return machine{values: map[string]string{}, sessions: map[string]session{}}
 }
 
 // operation is a command, taken apart. What a verb does not use stays empty.
@@ -1970,7 +1967,7 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 	case "cut":
 		err = h.cut(arg, append(args, "all")[1])
 	case "heal":
-		f.cut, f.noise = nil, 0
+		f.cut, f.noise = map[int]string{}, 0
 	case "noise":
 		err = set(&f.noise, arg, 100)
 	case "watch":
@@ -2518,14 +2515,10 @@ func (h *host) cut(word, kind string) error {
 		return fmt.Errorf("cut WHOM [vote|append], not %s", quote(kind))
 	}
 	ids, err := parseServers(word, h.addresses.ids())
-	if h.faults.cut == nil {
-		h.faults.cut = map[int]string{}
-	}
 	for _, id := range ids {
-		if id != h.server.id {
-			h.faults.cut[id] = kind
-		}
+		h.faults.cut[id] = kind
 	}
+	delete(h.faults.cut, h.server.id) // it does nothing to oneself
 	return err
 }
 
@@ -2712,7 +2705,8 @@ func runServer(o options) {
 	s := newServer(o.id, peers, state, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	s.watch, s.noopOff = o.watch, !o.noop
 	h := &host{server: s, disk: disk, conn: conn, addresses: o.addresses, screen: openScreen(),
-		inputs: make(chan any, maxInputs), clock: time.NewTicker(o.tick), tick: o.tick}
+		inputs: make(chan any, maxInputs), clock: time.NewTicker(o.tick), tick: o.tick,
+		faults: faults{cut: map[int]string{}}}
 	if torn > 0 {
 		h.tell("DK3", "%s ends in a torn write, %d bytes cut off", disk.name, torn)
 	}

@@ -1092,7 +1092,7 @@ func TestExactlyOnce(t *testing.T) {
 
 // TestSessions is about [SE3]: what the state machine remembers, also after a restart.
 func TestSessions(t *testing.T) {
-	m, mismatch := newMachine(), `n is "2", not "1"; nothing changed`
+	m, mismatch := blank(0).machine, `n is "2", not "1"; nothing changed`
 	for _, row := range []struct{ name, entry, want string }{
 		{"SE3/any serial opens a session", "1 c 7 incr n", "1"},
 		{"SE2/the same again", "1 c 7 incr n", "1"},
@@ -1825,7 +1825,8 @@ func hostOn(t *testing.T, s *server, dir string) *host {
 	self := addressOf(conn)
 	return &host{server: s, conn: conn, inputs: make(chan any, 10), screen: screenOn(os.Stderr),
 		addresses: addressMap{1: self, 2: self, 3: self}, tick: time.Millisecond,
-		clock: &time.Ticker{C: make(chan time.Time, 1)}, disk: opened(t, dir)}
+		clock: &time.Ticker{C: make(chan time.Time, 1)}, disk: opened(t, dir),
+		faults: faults{cut: map[int]string{}}}
 }
 
 // TestPerform: [Persist] the order of effects. TestFailStop proves the rest, with broken disks.

@@ -2158,7 +2158,7 @@ func (c *console) readLines(in io.Reader) {
 		c.runLine(strings.TrimPrefix(lines.Text(), mark))
 	}
 	if err := lines.Err(); err != nil {
-		c.print("", "", fmt.Errorf("input ends here: %v", err))
+		c.print("", answer{Error: fmt.Sprintf("input ends here: %v", err)})
 	}
 }
 
@@ -2166,7 +2166,7 @@ func (c *console) readLines(in io.Reader) {
 // as words of their own.
 func (c *console) runLine(line string) {
 	if !printable(line) {
-		c.print("", "", errors.New("not printable text, nothing done (rlwrap gives you history)"))
+		c.print("", answer{Error: "not printable text, nothing done (rlwrap gives you history)"})
 		return
 	}
 	line, _, _ = strings.Cut(" "+line+" ", " # ")
@@ -2179,7 +2179,7 @@ func (c *console) runLine(line string) {
 }
 
 func (c *console) exec(line string) {
-	whom, prefix, text, ids := "", "", "", c.ids
+	whom, ids := "", c.ids
 	if c.self != none {
 		ids = []int{c.self}
 	}
@@ -2189,44 +2189,47 @@ func (c *console) exec(line string) {
 		ids, wrong = parseServers(whom, c.ids)
 	}
 	cmd, args, err := findCommand(line)
+	var a answer
 	switch err = cmp.Or(wrong, err); {
 	case err != nil:
+		a.Error = err.Error()
 	case len(line) > maxCommand:
-		err = fmt.Errorf("a command has at most %d bytes, not %d", maxCommand, len(line))
+		a.Error = fmt.Sprintf("a command has at most %d bytes, not %d", maxCommand, len(line))
 	case cmd.by == "servers":
 		c.command(ids, line, whom != "" || c.self == none)
 	case whom == "" && cmd.by == "leader":
-		text, err = c.request(line, none)
+		a = c.request(line, none)
 	case whom == "":
-		text, err = c.obey(cmd.name, append(args, "")[0])
+		a = c.obey(cmd.name, append(args, "")[0])
 	case cmd.by == "console":
-		err = fmt.Errorf("%s is a command of the console and goes without @", cmd.name)
+		a.Error = cmd.name + " is a command of the console and goes without @"
 	case len(ids) > 1:
-		err = fmt.Errorf("%s goes to one server, or without @ to the leader", cmd.name)
+		a.Error = cmd.name + " goes to one server, or without @ to the leader"
 	default:
-		prefix = name(ids[0]) + ": "
-		text, err = c.request(line, ids[0])
+		c.print(name(ids[0])+": ", c.request(line, ids[0]))
 	}
-	if text != "" || err != nil {
-		c.print(prefix, text, err)
+	if a != (answer{}) {
+		c.print("", a)
 	}
 	if cmd.acts && (whom != "" || c.drawing || cmd.by != "leader") {
 		time.Sleep(aftermath) // so that the next command sees what this one set off
 	}
 	if cmd.acts && c.drawing {
-		text, _ = c.logs()
-		c.screen.narrate(strings.Split(text, "\n")...)
+		c.screen.narrate(strings.Split(c.logs().Result, "\n")...)
 	}
 }
 
-// errUnknown begins the error of a command that may or may not be carried out.
-var errUnknown = errors.New("unknown")
+// unknown begins the error of a command that may or may not be carried out.
+const unknown = "unknown: no answer"
 
-func (c *console) print(prefix, text string, err error) {
-	if err != nil {
+// print shows an answer with a prefix before each of its lines.
+func (c *console) print(prefix string, a answer) {
+	text := a.Result
+	if a.Error != "" {
 		c.failed = true
-		if text = err.Error(); !errors.Is(err, errUnknown) {
-			text = "error: " + text
+		text = "error: " + a.Error
+		if strings.HasPrefix(a.Error, unknown) {
+			text = a.Error
 		}
 	}
 	c.screen.answer(prefix + strings.ReplaceAll(text, "\n", "\n"+prefix))
@@ -2237,36 +2240,29 @@ func (c *console) print(prefix, text string, err error) {
 func (c *console) command(ids []int, line string, prefixed bool) {
 	verb, arg := cutWord(line)
 	n, err := parseNumber(arg, 1, maxTicks)
-	isTick := verb == "tick" && err == nil
-	answers := c.ask(ids, line)
-	for ; n > 1 && isTick && len(answers) == len(ids); n-- {
+	answers, all := c.ask(ids, line)
+	for ; n > 1 && all && verb == "tick" && err == nil; n-- {
 		time.Sleep(tickApart)
-		answers = c.ask(ids, line)
+		answers, all = c.ask(ids, line)
 	}
 	for _, id := range ids {
-		prefix, text, err := "", "", error(nil)
+		prefix := ""
 		if prefixed {
 			prefix = name(id) + ": "
 		}
-		switch r := answers[id]; {
-		case r == nil:
-			err = fmt.Errorf("%w: S%d does not answer; is it running?", errUnknown, id)
-		case r.Error != "":
-			err = errors.New(r.Error)
-		default:
-			text = r.Result
-		}
-		c.print(prefix, text, err)
+		c.print(prefix, answers[id])
 	}
 }
 
-// ask sends a line to servers and waits for the answers. It is sent once only: a line may not be
-// safe to run twice.
-func (c *console) ask(ids []int, line string) map[int]*reply {
-	asked, answers := map[int]int{}, map[int]*reply{}
+// ask sends a line to servers and waits for the answers; all reports whether none is missing. It is
+// sent once only: a line may not be safe to run twice.
+func (c *console) ask(ids []int, line string) (answers map[int]answer, all bool) {
+	asked := map[int]int{}
+	answers = map[int]answer{}
 	for _, id := range ids {
+		answers[id] = answer{Error: unknown + "; is it running?"}
 		if c.killed(id) {
-			answers[id] = &reply{answer: answer{Result: "killed"}}
+			answers[id] = answer{Result: "killed"}
 			continue
 		}
 		c.serial++
@@ -2275,12 +2271,12 @@ func (c *console) ask(ids []int, line string) map[int]*reply {
 	}
 	c.await(lineAnswer, func(d *datagram) bool {
 		if r := d.ConsoleReply; r != nil && asked[r.Serial] != none {
-			answers[asked[r.Serial]] = r
+			answers[asked[r.Serial]] = r.answer
 			delete(asked, r.Serial)
 		}
 		return len(asked) == 0
 	})
-	return answers
+	return answers, len(asked) == 0
 }
 
 func (c *console) send(to netip.AddrPort, d datagram) { c.conn.WriteToUDPAddrPort(encode(d), to) }
@@ -2299,10 +2295,10 @@ func (c *console) await(patience time.Duration, enough func(d *datagram) bool) {
 
 // request sends a client's command to the leader, wherever that is, until it is answered. Repeats
 // carry the same serial, so they are safe [SE1] [SE2]. With at, only that server is asked.
-func (c *console) request(line string, at int) (string, error) {
+func (c *console) request(line string, at int) answer {
 	op, err := parse(line)
 	if err != nil {
-		return "", err
+		return answer{Error: err.Error()}
 	}
 	to, patience := c.leader, c.patience
 	if at != none {
@@ -2315,13 +2311,11 @@ func (c *console) request(line string, at int) (string, error) {
 		switch {
 		case a == nil: // the request was lost, or the answer, or the server
 			silent = true
-		case a.Error == "":
-			c.leader = to
-			return a.Result, nil
 		case a.Error != errNotLeader:
-			return "", errors.New(a.Error)
+			c.leader = to
+			return a.answer
 		case at != none && !silent:
-			return "", fmt.Errorf("S%d does not lead; the leader is %s", at, name(a.Leader))
+			return answer{Error: name(at) + " does not lead; the leader is " + name(a.Leader)}
 		default:
 			time.Sleep(aftermath) // an election may be going on
 		}
@@ -2329,13 +2323,13 @@ func (c *console) request(line string, at int) (string, error) {
 			to = c.following(to, a)
 		}
 	}
-	if !silent {
-		return "", errors.New("no server leads, nothing was done; try status, or again later")
+	switch {
+	case !silent:
+		return answer{Error: "no server leads, nothing was done; try status, or again later"}
+	case op.verb == "get":
+		return answer{Error: unknown + " in time"}
 	}
-	if op.verb == "get" {
-		return "", fmt.Errorf("%w: no answer in time", errUnknown)
-	}
-	return "", fmt.Errorf("%w: no answer in time; %s may still happen", errUnknown, clip(line, 40))
+	return answer{Error: unknown + " in time; " + clip(line, 40) + " may still happen"}
 }
 
 // try sends a command to one server and returns the reply, or nil.
@@ -2365,29 +2359,32 @@ func (c *console) following(to netip.AddrPort, a *reply) netip.AddrPort {
 	return c.addresses[c.ids[(at+1)%len(c.ids)]]
 }
 
-func (c *console) obey(verb, arg string) (text string, err error) {
+func (c *console) obey(verb, arg string) (a answer) {
 	switch {
 	case verb == "help":
-		return help(), nil
+		return answer{Result: help()}
 	case verb == "logs" && arg == "":
 		return c.logs()
 	case verb == "logs" && arg != "on" && arg != "off":
-		return "", errors.New("logs needs [on|off]")
+		return answer{Error: "logs needs [on|off]"}
 	case verb == "logs":
 		c.drawing = arg == "on"
-		return "ok", nil
+		return answer{Result: "ok"}
 	case verb == "quit":
 		c.over = true
-		return "bye", nil
+		return answer{Result: "bye"}
 	case c.processes == nil:
-		return "", errors.New("kill and start need the terminal of a cluster (go run .); " +
-			"elsewhere, the system's kill -9 does it")
+		return answer{Error: "kill and start need the terminal of a cluster (go run .); " +
+			"elsewhere, the system's kill -9 does it"}
 	}
 	ids, err := parseServers(arg, c.ids)
 	if err == nil {
 		err = c.change(ids, verb)
 	}
-	return "ok", err
+	if err != nil {
+		return answer{Error: err.Error()}
+	}
+	return answer{Result: "ok"}
 }
 
 func help() (text string) {
@@ -2398,27 +2395,26 @@ func help() (text string) {
 		"As words of their own, ; separates commands and # begins a comment."
 }
 
-func (c *console) logs() (string, error) {
+func (c *console) logs() answer {
 	columns := width
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil {
 		columns = max(40, n-1)
 	}
-	answers, others := c.ask(c.ids, "logs"), ""
+	answers, _ := c.ask(c.ids, "logs")
 	var views []*logView
+	others := ""
 	for _, id := range c.ids {
-		v, r := new(logView), answers[id]
-		if r == nil {
-			others += fmt.Sprintf("\nS%d does not answer", id)
-		} else if json.Unmarshal([]byte(r.Result), v) != nil {
-			others += fmt.Sprintf("\nS%d %s", id, cmp.Or(r.Error, r.Result))
-		} else {
-			views = append(views, v)
+		v, a := new(logView), answers[id]
+		if json.Unmarshal([]byte(a.Result), v) != nil {
+			others += fmt.Sprintf("\nS%d: %s", id, cmp.Or(a.Error, a.Result))
+			continue
 		}
+		views = append(views, v)
 	}
 	if len(views) == 0 {
-		return "", fmt.Errorf("%w: no server shows its log; is the cluster running?", errUnknown)
+		return answer{Error: unknown + "; is the cluster running?"}
 	}
-	return drawLogs(views, columns) + others, nil
+	return answer{Result: drawLogs(views, columns) + others}
 }
 
 // ---- 16. Experiments ----------------------------------------------------------------------------
@@ -2676,7 +2672,7 @@ func runClient(o options) {
 	for i, arg := range o.args {
 		value := o.args[0] == "set" && i >= 2
 		if fields := strings.Fields(arg); !value && (len(fields) != 1 || fields[0] != arg) {
-			c.print("", "", fmt.Errorf("argument %s is not one word; nothing done", quote(arg)))
+			c.print("", answer{Error: "argument " + quote(arg) + " is not one word; nothing done"})
 			c.leave()
 		}
 	}

@@ -769,7 +769,7 @@ type machine struct {
 	sessions map[string]session // by client (chapter 9)
 }
 
-// operation is a command, taken apart. What a verb does not use stays empty.
+// operation is a command, taken apart. It depends on the verb which fields count.
 type operation struct {
 	verb, key, value string
 	old              string // cas
@@ -934,7 +934,7 @@ func parseNumber(word string, low, high int) (int, error) {
 // request is a client's command on its way into Step.
 type request struct {
 	Client  string `json:"client,omitempty"` // 1 to 64 printable ASCII characters, no spaces
-	Serial  int    `json:"serial"`           // counts the client's writes: 1, 2, 3, …
+	Serial  int    `json:"serial"`           // rises with each of the client's writes
 	Command string `json:"command"`          // "set x 1"
 
 	to netip.AddrPort // where the client waits; Step only hands it back
@@ -1237,15 +1237,21 @@ func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn in
 	if err != nil {
 		return
 	}
-	info, err1 := d.file.Stat()
-	data, err2 := os.ReadFile(d.name)
-	p, good, err := replay(data, header(id, members))
-	if err = cmp.Or(err1, err2, err); err != nil {
+	data, err := os.ReadFile(d.name)
+	if err != nil {
 		return
 	}
-	d.info, d.size, torn = info, int64(good), len(data)-good
-	if torn > 0 {
-		err = os.Truncate(d.name, d.size) // [DK3]
+	p, good, err := replay(data, header(id, members))
+	if err != nil {
+		return d, p, 0, fmt.Errorf("%s %w", d.name, err)
+	}
+	torn, d.size = len(data)-good, int64(len(data))
+	if d.info, err = d.file.Stat(); err == nil {
+		err = d.check()
+	}
+	if err == nil && torn > 0 {
+		err = os.Truncate(d.name, int64(good)) // [DK3]
+		d.size = int64(good)
 	}
 	if good == 0 {
 		d.buf = appendLine(nil, header(id, members)) // [DK1]
@@ -1263,10 +1269,8 @@ func (d *disk) append(records []record) error {
 	if len(d.buf) == 0 {
 		return nil
 	}
-	info, err := os.Stat(d.name)
-	if err != nil || !os.SameFile(info, d.info) || info.Size() != d.size { // [DK6]
-		// What is written to a file without a name is gone after a restart.
-		return cmp.Or(err, errors.New("somebody else replaced the file or wrote to it"))
+	if err := d.check(); err != nil {
+		return err
 	}
 	n, err := d.file.Write(d.buf)
 	d.size += int64(n)
@@ -1275,6 +1279,16 @@ func (d *disk) append(records []record) error {
 		return err
 	}
 	return d.file.Sync()
+}
+
+// check fails if the name leads to no file or another one, or if somebody else has written. What is
+// written to a file without a name is gone after a restart.
+func (d *disk) check() error {
+	info, err := os.Stat(d.name)
+	if err != nil || !os.SameFile(info, d.info) || info.Size() != d.size { // [DK6]
+		return cmp.Or(err, fmt.Errorf("somebody else replaced %s or wrote to it", d.name))
+	}
+	return nil
 }
 
 // syncFolders makes the name of a new file durable: its folder, and those above it, which may be
@@ -1440,8 +1454,9 @@ type host struct {
 	screen    *screen
 	faults    faults // chapter 16
 
-	untold int       // datagrams that were dropped or not sent since
-	toldAt time.Time // somebody was told
+	untold int       // datagrams that were dropped or not sent since toldAt
+	last   string    // why the last one was
+	toldAt time.Time // when somebody was told
 }
 
 // maxInputs bounds the inputs of one Step, so that answers do not wait for ever.
@@ -1486,6 +1501,10 @@ func (h *host) turn() {
 		inputs = append(inputs, tick{})
 	}
 	h.step(inputs...)
+	if h.untold > 0 && time.Since(h.toldAt) >= time.Second { // a flood must not flood the screen
+		h.tell("fault", "%d datagrams failed, the last was %s", h.untold, h.last)
+		h.untold, h.toldAt = 0, time.Now()
+	}
 }
 
 // take sorts what came out of the channel: what concerns the algorithm waits for the Step.
@@ -1519,8 +1538,8 @@ func (h *host) perform(out Output) {
 		h.send(&out.Early[i])
 	}
 	if err := h.disk.append(out.Persist); err != nil { // [Persist] [DK5]
-		fatal("%s: %v; this server stops and has answered nothing since; see to the disk and "+
-			"start it again", h.disk.name, err)
+		fatal("%v; this server stops and has answered nothing since; see to the disk and start "+
+			"it again", err)
 	}
 	for i := range out.Send {
 		h.send(&out.Send[i])
@@ -1564,14 +1583,9 @@ func (h *host) readDatagrams(self int) {
 	}
 }
 
-// complain tells of a datagram that went wrong and counts those since it last did. It tells once a
-// second at most: a flood of garbage must not flood the screen.
 func (h *host) complain(what string, err error) {
 	h.untold++
-	if time.Since(h.toldAt) >= time.Second {
-		h.tell("fault", "%s %d: %v", what, h.untold, err)
-		h.untold, h.toldAt = 0, time.Now()
-	}
+	h.last = fmt.Sprintf("%s: %v", what, err)
 }
 
 // must stops the server before a broken invariant spreads.
@@ -1755,7 +1769,8 @@ func (h *host) tell(tag, format string, args ...any) {
 	h.server.out.Trace = nil
 }
 
-// screen owns the terminal: one goroutine writes answers to stdout and everything else to stderr.
+// screen owns the terminal until a fatal error: one goroutine writes answers to stdout and the rest
+// to stderr.
 // Nobody waits for narration. What the terminal does not take, because a person has pressed Ctrl-S
 // or nobody reads the pipe, is dropped and counted.
 type screen struct {
@@ -1833,8 +1848,11 @@ func (sc *screen) answer(text string) { sc.do(func() { io.WriteString(sc.out, te
 // ask shows the prompt, or wipes what a line that was pasted, and so echoed earlier, left of it.
 func (sc *screen) ask(show bool) {
 	if sc.people {
-		text := map[bool]string{true: sc.prompt.Load().(string), false: "\r\x1b[K"}[show]
-		sc.do(func() { sc.showing = show; io.WriteString(sc.err, text) })
+		sc.do(func() {
+			sc.showing = show
+			text := map[bool]string{true: sc.prompt.Load().(string), false: "\r\x1b[K"}[show]
+			io.WriteString(sc.err, text)
+		})
 	}
 }
 
@@ -2011,9 +2029,9 @@ func (h *host) status() string {
 }
 
 func (s *server) rules() (text string) {
-	for row := range slices.Chunk(strings.Fields(ruleTags), 5) {
+	for row := range slices.Chunk(strings.Fields(ruleTags), 4) {
 		for _, tag := range row {
-			text += fmt.Sprintf("%-15s", fmt.Sprintf("%s:%d", tag, s.fired[tag]))
+			text += fmt.Sprintf("%-18s", fmt.Sprintf("%s:%d", tag, s.fired[tag]))
 		}
 		text = strings.TrimSpace(text) + "\n"
 	}
@@ -2061,12 +2079,12 @@ func drawLogs(views []*logView, columns int) string {
 	whole := first
 	fits := func(first, whole int) bool {
 		tooLong := func(row string) bool { return len(row) > columns }
-		return first >= oldest && !slices.ContainsFunc(draw(views, first, whole, last), tooLong)
+		return !slices.ContainsFunc(draw(views, first, whole, last), tooLong)
 	}
 	for whole > oldest && fits(max(oldest, whole-9), whole-1) {
 		whole--
 	}
-	for first = whole; fits(first-1, whole); {
+	for first = whole; first > oldest && (first > last || fits(first-1, whole)); {
 		first--
 	}
 	return strings.Join(draw(views, first, whole, last), "\n")
@@ -2239,11 +2257,13 @@ func (c *console) print(prefix string, a answer) {
 // that servers go on with everything else between two ticks.
 func (c *console) command(ids []int, line string, prefixed bool) {
 	verb, arg := cutWord(line)
-	n, err := parseNumber(arg, 1, maxTicks)
-	answers, all := c.ask(ids, line)
-	for ; n > 1 && all && verb == "tick" && err == nil; n-- {
+	n, _ := parseNumber(arg, 1, maxTicks)
+	answers := c.ask(ids, line)
+	silent := func(id int) bool { return answers[id].Result != "ok" }
+	for left := slices.Clone(ids); n > 1 && verb == "tick" && len(left) > 0; n-- {
 		time.Sleep(tickApart)
-		answers, all = c.ask(ids, line)
+		left = slices.DeleteFunc(left, silent)
+		maps.Copy(answers, c.ask(left, line))
 	}
 	for _, id := range ids {
 		prefix := ""
@@ -2254,11 +2274,10 @@ func (c *console) command(ids []int, line string, prefixed bool) {
 	}
 }
 
-// ask sends a line to servers and waits for the answers; all reports whether none is missing. It is
-// sent once only: a line may not be safe to run twice.
-func (c *console) ask(ids []int, line string) (answers map[int]answer, all bool) {
-	asked := map[int]int{}
-	answers = map[int]answer{}
+// ask sends a line to servers and waits for the answers. It is sent once only: a line may not be
+// safe to run twice.
+func (c *console) ask(ids []int, line string) map[int]answer {
+	asked, answers := map[int]int{}, map[int]answer{}
 	for _, id := range ids {
 		answers[id] = answer{Error: unknown + "; is it running?"}
 		if c.killed(id) {
@@ -2276,7 +2295,7 @@ func (c *console) ask(ids []int, line string) (answers map[int]answer, all bool)
 		}
 		return len(asked) == 0
 	})
-	return answers, len(asked) == 0
+	return answers
 }
 
 func (c *console) send(to netip.AddrPort, d datagram) { c.conn.WriteToUDPAddrPort(encode(d), to) }
@@ -2316,7 +2335,7 @@ func (c *console) request(line string, at int) answer {
 			return a.answer
 		case at != none && !silent:
 			return answer{Error: name(at) + " does not lead; the leader is " + name(a.Leader)}
-		default:
+		case a.Leader == none || to != c.leader: // no redirect, or not the first
 			time.Sleep(aftermath) // an election may be going on
 		}
 		if at == none {
@@ -2400,9 +2419,8 @@ func (c *console) logs() answer {
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil {
 		columns = max(40, n-1)
 	}
-	answers, _ := c.ask(c.ids, "logs")
+	answers, others := c.ask(c.ids, "logs"), ""
 	var views []*logView
-	others := ""
 	for _, id := range c.ids {
 		v, a := new(logView), answers[id]
 		if json.Unmarshal([]byte(a.Result), v) != nil {
@@ -2659,6 +2677,7 @@ func parsePeers(peers string) (addressMap, error) {
 
 // leave ends a console's process: 1 if some command failed, but 0 after a person's session.
 func (c *console) leave() {
+	c.screen.do(func() {}) // what was said before is shown
 	os.Exit(map[bool]int{true: 1}[c.failed && !c.screen.people])
 }
 
@@ -2695,7 +2714,7 @@ func runServer(o options) {
 	ids := o.addresses.ids()
 	disk, state, torn, err := openDisk(o.dir, o.id, ids)
 	if err != nil {
-		fatal("%s %v", disk.name, err)
+		fatal("%v", err)
 	}
 	peers := slices.DeleteFunc(ids, func(id int) bool { return id == o.id })
 	s := newServer(o.id, peers, state, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
@@ -2759,9 +2778,11 @@ func (c *console) change(ids []int, verb string) (err error) {
 		}
 	}
 	for _, id := range ids {
-		err = cmp.Or(err, act(id))
+		if err = act(id); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // start starts a server and returns when it is ready.
@@ -2824,7 +2845,7 @@ func (c *console) killed(id int) bool {
 func (c *console) kill(id int) error {
 	p := c.processes[id]
 	p.killed.Store(true)
-	err := p.cmd.Process.Kill()
+	p.cmd.Process.Kill() // an error means that it has just ended
 	<-p.gone
-	return err
+	return nil
 }

@@ -1455,7 +1455,8 @@ type host struct {
 	faults    faults // chapter 16
 
 	untold int       // datagrams that were dropped or not sent since toldAt
-	last   string    // why the last one was
+	what   string    // what befell the last one,
+	why    error     // and why
 	toldAt time.Time // when somebody was told
 }
 
@@ -1502,7 +1503,7 @@ func (h *host) turn() {
 	}
 	h.step(inputs...)
 	if h.untold > 0 && time.Since(h.toldAt) >= time.Second { // a flood must not flood the screen
-		h.tell("fault", "%d datagrams failed, the last was %s", h.untold, h.last)
+		h.tell("fault", "%s %d: %v", h.what, h.untold, h.why)
 		h.untold, h.toldAt = 0, time.Now()
 	}
 }
@@ -1585,7 +1586,7 @@ func (h *host) readDatagrams(self int) {
 
 func (h *host) complain(what string, err error) {
 	h.untold++
-	h.last = fmt.Sprintf("%s: %v", what, err)
+	h.what, h.why = what, err
 }
 
 // must stops the server before a broken invariant spreads.

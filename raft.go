@@ -2,7 +2,7 @@
 // a key-value store from it, over UDP, with files that survive kill -9.
 //
 // Put Figure 2 of the Raft paper (Ongaro and Ousterhout, extended version) beside this file and
-// read on. To see it run, type go run . and then set x 1, get x, kill 1, start 1, logs, help.
+// read both. To see it run, type go run . and then set x 1, get x, kill 1, start 1, logs, help.
 //
 // Part I is Figure 2 with the reasons: inputs go into Step and effects come out of it, without any
 // socket, file, goroutine or clock. Part II adds clients, Part III the machine around the
@@ -1162,7 +1162,7 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 		case line == 1 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3]
 			err = errors.New("this is not a file of this program, or its first line is damaged")
 		case slices.ContainsFunc(bytes.Split(rest, []byte{'\n'})[1:], isIntact): // [DK4]
-			err = errors.New("damaged, but intact lines follow: a promise may be lost, keep it off")
+			err = errors.New("damaged before intact lines; promises may be lost: do not start it")
 		default:
 			return p, good, nil // [DK3]
 		}
@@ -2215,17 +2215,17 @@ func (c *console) exec(line string) {
 	case len(line) > maxCommand:
 		a.Error = fmt.Sprintf("a command has at most %d bytes, not %d", maxCommand, len(line))
 	case cmd.by == "servers":
-		c.command(ids, line, whom != "" || c.self == none)
+		c.atServers(ids, line, whom != "" || c.self == none)
 	case whom == "" && cmd.by == "leader":
-		a = c.request(line, none)
+		a = c.asClient(line, none)
 	case whom == "":
-		a = c.obey(cmd.name, append(args, "")[0])
+		a = c.here(cmd.name, append(args, "")[0])
 	case cmd.by == "console":
 		a.Error = cmd.name + " is a command of the console and goes without @"
 	case len(ids) > 1:
 		a.Error = cmd.name + " goes to one server, or without @ to the leader"
 	default:
-		c.print(name(ids[0])+": ", c.request(line, ids[0]))
+		c.print(name(ids[0])+": ", c.asClient(line, ids[0]))
 	}
 	if a != (answer{}) {
 		c.print("", a)
@@ -2254,9 +2254,9 @@ func (c *console) print(prefix string, a answer) {
 	c.screen.answer(prefix + strings.ReplaceAll(text, "\n", "\n"+prefix))
 }
 
-// command has servers run a line and prints their answers in order. It sends tick N as N lines, so
-// that servers go on with everything else between two ticks.
-func (c *console) command(ids []int, line string, prefixed bool) {
+// atServers has servers run a line and prints their answers in order. It sends tick N as N lines,
+// so that servers go on with everything else between two ticks.
+func (c *console) atServers(ids []int, line string, prefixed bool) {
 	verb, arg := cutWord(line)
 	n, _ := parseNumber(arg, 1, maxTicks)
 	answers := c.ask(ids, line)
@@ -2313,9 +2313,9 @@ func (c *console) await(patience time.Duration, enough func(d *datagram) bool) {
 	}
 }
 
-// request sends a client's command to the leader, wherever that is, until it is answered. Repeats
+// asClient sends a command to the leader, wherever that is, until it is answered. Repeats
 // carry the same serial, so they are safe [SE1] [SE2]. With at, only that server is asked.
-func (c *console) request(line string, at int) answer {
+func (c *console) asClient(line string, at int) answer {
 	op, err := parse(line)
 	if err != nil {
 		return answer{Error: err.Error()}
@@ -2379,7 +2379,7 @@ func (c *console) following(to netip.AddrPort, a *reply) netip.AddrPort {
 	return c.addresses[c.ids[(at+1)%len(c.ids)]]
 }
 
-func (c *console) obey(verb, arg string) (a answer) {
+func (c *console) here(verb, arg string) answer {
 	switch {
 	case verb == "help":
 		return answer{Result: help()}

@@ -1365,7 +1365,7 @@ func TestFiles(t *testing.T) {
 	name := filepath.Join("data", "server-1.log")
 	const foreign = "line 1: this is not a file of this program, or its first line is damaged"
 	const begins, notFrom = "line 1: the file begins with ", ", which is not from "
-	const damaged = "line 2: damaged, but intact lines follow: a promise may be lost, keep it off"
+	const damaged = "line 2: damaged before intact lines; promises may be lost: do not start it"
 	follows := func(line int, what, before string) string {
 		return fmt.Sprintf(`line %d: "term %s" cannot follow term %s`, line, what, before)
 	}

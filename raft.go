@@ -111,7 +111,8 @@ import (
 //
 // The first box of Figure 2, in its order and with its names, then what we need besides. At the end
 // stand the only two functions that change currentTerm, votedFor and log of a running server. Each
-// emits the record for the disk (chapter 11) itself, so nobody can forget to persist.
+// emits the record for the disk (chapter 11) itself, so nobody can forget to persist. Each asserts
+// what Figure 3 guarantees: must stops the server when that does not hold (chapter 13).
 
 // none is the paper's null; servers are numbered from 1.
 const none = 0
@@ -254,7 +255,7 @@ type appendEntries struct {
 }
 
 // appendEntriesReply repeats the seq of what it answers. MatchIndex says up to where the follower's
-// log equals the leader's; it is not Figure 2's variable, but the leader raises that to it. A
+// log equals the leader's. It is not Figure 2's variable; the leader raises its matchIndex to it. A
 // refusal by [AE1] has seq 0 and no other field, because it answers an earlier reign.
 type appendEntriesReply struct {
 	Success    bool `json:"success"`
@@ -310,12 +311,12 @@ func (s *server) batch(index, limit int) []*entry {
 
 // ---- 4. Step ------------------------------------------------------------------------------------
 //
-// Step is the whole interface of the algorithm: inputs go in, effects come out, and inside there is
-// only arithmetic. Handlers record what a message says. Then Figure 2's standing rules run, each
-// with its own guard. Their order matters: what is committed is applied, what is applied is read,
-// and replicate comes last, because it sends what the others have decided.
+// Step is the whole interface of the algorithm, except for experiments (Part IV): inputs go in,
+// effects come out, and inside there is only arithmetic. Handlers record what a message says. Then
+// Figure 2's standing rules run, each with its own guard. Their order matters: what is committed is
+// applied, what is applied is read, and replicate comes last, to send what the others decided.
 
-// input is a tick, a *Message or a *request.
+// input is a tick, a *Message or a client's *request (chapter 9).
 type input any
 
 // tick is one beat of the clock. The algorithm does not know how long that takes.
@@ -390,8 +391,8 @@ func (s *server) send(tag string, to int, m Message) {
 	}
 }
 
-// majorityReached returns the highest value that a majority of the servers has reached. This server
-// has reached own, another one of(peer).
+// majorityReached returns the highest value that a majority of the servers has reached. own is the
+// value of this server, and of(peer) that of another.
 func (s *server) majorityReached(own int, of func(peer int) int) int {
 	values := []int{own}
 	for _, p := range s.peers {
@@ -554,7 +555,7 @@ type progress struct {
 	// The message whose entries are unanswered: its seq or 0, its tick, its last index.
 	unansweredSeq, unansweredAt, unansweredIndex int
 
-	limit int // bytes of entries that one message may carry, from minBatch to maxBatch
+	limit int // bytes of entries in one message, from minBatch to maxBatch (chapter 8)
 }
 
 // replicate is the only sender of AppendEntries.
@@ -1455,9 +1456,9 @@ type host struct {
 	faults    faults // chapter 16
 
 	untold int       // datagrams that were dropped or not sent since toldAt
-	what   string    // what befell the last one,
-	why    error     // and why
-	toldAt time.Time // when somebody was told
+	what   string    // "dropped" or "not sent": the last of them
+	why    error     // the reason for that
+	toldAt time.Time // when a complaint was told last
 }
 
 // maxInputs bounds the inputs of one Step, so that answers do not wait for ever.
@@ -1780,9 +1781,11 @@ type screen struct {
 	people   bool         // a person sits there: show prompts
 	color    bool         // one color per server
 	missed   atomic.Int64 // lines that were not shown
-	prompt   atomic.Value // its text
-	showing  bool         // for the writing goroutine: whether the prompt shows,
-	lamport  int          // and the number of the last line
+	prompt   atomic.Value // the text of the prompt
+
+	// Only the writing goroutine uses these.
+	showing bool // whether the prompt shows
+	lamport int  // the number of the last line
 }
 
 func openScreen() *screen {
@@ -1844,10 +1847,10 @@ func (sc *screen) do(job func()) {
 	<-done
 }
 
-func (sc *screen) answer(text string) { sc.do(func() { io.WriteString(sc.out, text+"\n") }) }
+func (sc *screen) print(text string) { sc.do(func() { io.WriteString(sc.out, text+"\n") }) }
 
-// ask shows the prompt, or wipes what a line that was pasted, and so echoed earlier, left of it.
-func (sc *screen) ask(show bool) {
+// showPrompt shows the prompt, or wipes what a line left of it that was pasted and so echoed early.
+func (sc *screen) showPrompt(show bool) {
 	if sc.people {
 		sc.do(func() {
 			sc.showing = show
@@ -1961,7 +1964,7 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 	case "rules":
 		return s.rules(), nil
 	case "logs":
-		return string(encode(s.logView())), nil
+		return string(encode(s.viewLog())), nil
 	case "peek":
 		return s.machine.get(arg), nil
 	case "timeout":
@@ -1984,13 +1987,13 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 			h.step(tick{}) // the console sends N such lines
 		}
 	case "cut":
-		err = h.cut(arg, append(args, "all")[1])
+		err = h.cutWires(arg, append(args, "all")[1])
 	case "heal":
 		f.cut, f.noise = map[int]string{}, 0
 	case "noise":
-		err = set(&f.noise, arg, 100)
+		err = setNumber(&f.noise, arg, 100)
 	case "watch":
-		err = set(&s.watch, arg, 3)
+		err = setNumber(&s.watch, arg, 3)
 	case "hold":
 		return f.hold(), nil
 	case "release":
@@ -1999,8 +2002,8 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 	return "ok", err
 }
 
-// set sets a number to what a person typed, from 0 to high.
-func set(what *int, word string, high int) error {
+// setNumber sets a number to what a person typed, from 0 to high.
+func setNumber(what *int, word string, high int) error {
 	n, err := parseNumber(word, 0, high)
 	if err == nil {
 		*what = n
@@ -2051,8 +2054,8 @@ type logView struct {
 
 const maxCells = 200
 
-// logView shows each entry with its term and command, [committed] or (not).
-func (s *server) logView() *logView {
+// viewLog shows each entry with its term and command, [committed] or (not).
+func (s *server) viewLog() *logView {
 	v := &logView{ID: s.id, Last: s.lastIndex(), Cells: map[int]string{},
 		Head: fmt.Sprintf("S%d %c t%d ", s.id, "FCL"[s.role], s.currentTerm)}
 	if s.role == leader {
@@ -2076,8 +2079,7 @@ func (s *server) logView() *logView {
 // beside eight older ones, and before them as many as fit with their terms alone.
 func drawLogs(views []*logView, columns int) string {
 	last := slices.MaxFunc(views, func(a, b *logView) int { return a.Last - b.Last }).Last
-	first, oldest := last+1, max(1, last-maxCells+1)
-	whole := first
+	oldest, whole := max(1, last-maxCells+1), last+1
 	fits := func(first, whole int) bool {
 		tooLong := func(row string) bool { return len(row) > columns }
 		return !slices.ContainsFunc(draw(views, first, whole, last), tooLong)
@@ -2085,7 +2087,8 @@ func drawLogs(views []*logView, columns int) string {
 	for whole > oldest && fits(max(oldest, whole-9), whole-1) {
 		whole--
 	}
-	for first = whole; first > oldest && (first > last || fits(first-1, whole)); {
+	first := whole
+	for first > oldest && (first > last || fits(first-1, whole)) {
 		first--
 	}
 	return strings.Join(draw(views, first, whole, last), "\n")
@@ -2168,9 +2171,9 @@ func (c *console) readLines(in io.Reader) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxLine)
 	for mark := "\ufeff"; !c.over; mark = "" { // some editors begin a file with it
-		c.screen.ask(true)
+		c.screen.showPrompt(true)
 		more := lines.Scan()
-		c.screen.ask(false)
+		c.screen.showPrompt(false)
 		if !more {
 			break
 		}
@@ -2251,7 +2254,7 @@ func (c *console) print(prefix string, a answer) {
 			text = a.Error
 		}
 	}
-	c.screen.answer(prefix + strings.ReplaceAll(text, "\n", "\n"+prefix))
+	c.screen.print(prefix + strings.ReplaceAll(text, "\n", "\n"+prefix))
 }
 
 // atServers has servers run a line and prints their answers in order. It sends tick N as N lines,
@@ -2313,8 +2316,8 @@ func (c *console) await(patience time.Duration, enough func(d *datagram) bool) {
 	}
 }
 
-// asClient sends a command to the leader, wherever that is, until it is answered. Repeats
-// carry the same serial, so they are safe [SE1] [SE2]. With at, only that server is asked.
+// asClient sends a command to the leader, wherever that is, until it is answered. Repeats carry the
+// same serial, so they are safe [SE1] [SE2]. With at, only that server is asked.
 func (c *console) asClient(line string, at int) answer {
 	op, err := parse(line)
 	if err != nil {
@@ -2525,7 +2528,7 @@ func (f *faults) String() (text string) {
 	return text
 }
 
-func (h *host) cut(word, kind string) error {
+func (h *host) cutWires(word, kind string) error {
 	if kind != "all" && kind != "vote" && kind != "append" {
 		return fmt.Errorf("cut WHOM [vote|append], not %s", quote(kind))
 	}

@@ -75,8 +75,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -98,7 +96,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
-	"text/tabwriter"
 	"time"
 	"unicode"
 )
@@ -198,7 +195,8 @@ func (s *server) setTermAndVote(term, votedFor int) {
 	newVote := term == s.currentTerm && s.votedFor == none
 	must(term > s.currentTerm || newVote, "terms never fall, and there is one vote per term")
 	s.currentTerm, s.votedFor = term, votedFor
-	s.out.Persist = append(s.out.Persist, record{term: term, votedFor: votedFor}) // [Persist]
+	record := fmt.Sprintf("term %d vote %d", term, votedFor)
+	s.out.Persist = append(s.out.Persist, record) // [Persist]
 	s.count("Persist")
 }
 
@@ -208,9 +206,14 @@ func (s *server) store(index int, entries ...*entry) {
 	must(index > s.commitIndex, "no committed entry is replaced (State Machine Safety)")
 	must(index > s.lastIndex() || s.role != leader, "no leader cuts its log (Leader Append-Only)")
 	must(index <= s.lastIndex()+1, "a log has no gaps")
+	if index <= s.lastIndex() {
+		s.tell(1, "AE3", "deletes #%d to #%d, in conflict with #%[1]dt%[3]d",
+			index, s.lastIndex(), entries[0].Term)
+	}
 	s.log = s.log[:index]
 	for _, e := range entries {
-		s.out.Persist = append(s.out.Persist, record{index: len(s.log), entry: e}) // [Persist]
+		record := fmt.Sprintf("%d %v", len(s.log), e)
+		s.out.Persist = append(s.out.Persist, record) // [Persist]
 		s.log = append(s.log, e)
 	}
 	s.count("Persist")
@@ -326,7 +329,7 @@ type tick struct{}
 type Output struct {
 	Trace   []string  //    Narration is not an effect.
 	Early   []Message // 1. A leader's AppendEntries leave first, since they promise nothing (D6).
-	Persist []record  // 2. Records are on the disk before anything below leaves.
+	Persist []string  // 2. Records are on the disk before anything below leaves.
 	Send    []Message // 3. All other messages leave.
 	Reply   []reply   // 4. Clients hear their answers.
 }
@@ -600,9 +603,7 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 		// Only a real conflict deletes anything. A late, shorter AppendEntries is not a conflict,
 		// and cutting the log to its length would erase entries that this server has confirmed.
 		if !s.matches(index, e.Term) {
-			last := s.lastIndex()
 			s.store(index, ae.Entries[i:]...) // [AE3] [AE4]
-			s.tellDeleted(index, last)
 			break
 		}
 	}
@@ -827,13 +828,8 @@ func cutWord(line string) (word, rest string) {
 	return word, strings.Trim(rest, " ")
 }
 
-// quote shows text in an error message, which stays under 1,000 bytes whatever the text is.
-func quote(text string) string {
-	if len(text) > 120 {
-		text = strings.ToValidUTF8(text[:117], "") + "..."
-	}
-	return strconv.Quote(text)
-}
+// quote shows the beginning of a text in an error message, which stays under 1,000 bytes.
+func quote(text string) string { return fmt.Sprintf("%.80q", text) }
 
 // get is the outcome of the command get.
 func (m *machine) get(key string) string { return cmp.Or(m.values[key], "(none)") }
@@ -851,19 +847,21 @@ func (m *machine) execute(command string) answer {
 		return answer{Result: result}
 	case "cas":
 		if found == "" {
-			return unchanged("%s is (none), not %s", op.key, quote(op.old))
+			return failure("%s is (none), not %s; nothing changed", op.key, quote(op.old))
 		}
 		if found != op.old {
-			return unchanged("%s is %s, not %s", op.key, quote(found), quote(op.old))
+			return failure("%s is %s, not %s; nothing changed", op.key, quote(found), quote(op.old))
 		}
 	case "incr":
 		old, err := strconv.ParseInt(cmp.Or(found, "0"), 10, 64)
 		if err != nil {
-			return unchanged("%s is %s, not a number of 64 bits", op.key, quote(found))
+			return failure("%s is %s, not a number of 64 bits; nothing changed",
+				op.key, quote(found))
 		}
 		sum := old + op.n
 		if (sum > old) != (op.n > 0) {
-			return unchanged("%s is %d, and adding %d would overflow", op.key, old, op.n)
+			return failure("%s is %d, and adding %d would overflow; nothing changed",
+				op.key, old, op.n)
 		}
 		op.value = strconv.FormatInt(sum, 10)
 		result = op.value
@@ -872,20 +870,23 @@ func (m *machine) execute(command string) answer {
 	return answer{Result: result}
 }
 
-func unchanged(format string, args ...any) answer {
-	return answer{Error: fmt.Sprintf(format, args...) + "; nothing changed"}
+func failure(format string, args ...any) answer {
+	return answer{Error: fmt.Sprintf(format, args...)}
 }
 
-// MarshalText writes an entry as it stands on the disk, on the wire and on the screen: "5" or
+// String is an entry as it stands on the disk, on the wire and on the screen: "5" or
 // "5 c7 3 set x 1", which is term, client, serial and command.
-func (e *entry) MarshalText() ([]byte, error) {
+func (e *entry) String() string {
 	if e.Client == "" {
-		return strconv.AppendInt(nil, int64(e.Term), 10), nil
+		return strconv.Itoa(e.Term)
 	}
-	return fmt.Appendf(nil, "%d %s %d %s", e.Term, e.Client, e.Serial, e.Command), nil
+	return fmt.Sprintf("%d %s %d %s", e.Term, e.Client, e.Serial, e.Command)
 }
 
-// UnmarshalText takes exactly what MarshalText writes for an entry that a leader could have made,
+// MarshalText has encoding/json write an entry as this text.
+func (e *entry) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
+// UnmarshalText takes exactly what String writes for an entry that a leader could have made,
 // so a command in a log can always be executed.
 func (e *entry) UnmarshalText(text []byte) (err error) {
 	words := strings.SplitN(string(text), " ", 4)
@@ -908,8 +909,8 @@ func (e *entry) UnmarshalText(text []byte) (err error) {
 // size is the number of bytes that an entry takes in a message: its text, of which JSON escapes
 // quotes and backslashes, with quotes around it and a comma.
 func (e *entry) size() int {
-	text, _ := e.MarshalText()
-	return len(text) + 3 + bytes.Count(text, []byte{'"'}) + bytes.Count(text, []byte{'\\'})
+	text := e.String()
+	return len(text) + 3 + strings.Count(text, `"`) + strings.Count(text, `\`)
 }
 
 // parseNumber reads a number as strconv.Itoa writes it: no sign, no leading zero.
@@ -966,7 +967,7 @@ func (s *server) submit(r *request) {
 	op, err := parse(r.Command)
 	switch {
 	case err != nil:
-		s.answer(r, answer{Error: err.Error()}, none)
+		s.answer(r, failure("%v", err), none)
 	case s.role != leader:
 		s.answer(r, answer{Error: errNotLeader}, s.leaderID)
 	case op.verb == "get":
@@ -1102,48 +1103,29 @@ func (s *server) serveReads() {
 //	34d141ba term 1 vote 2
 //	150e60d3 2 1 c6decc60aee2d61a0 1 set x 1
 //
+// The first names the members, because quorums must never depend on what somebody types [DK1].
 // Three gaps are confessed. A flipped bit in the last line looks like a torn tail. A power failure
 // that writes the end of a batch and not its middle looks like damage, and the server does not
 // start. A file that is gone at a start looks like a new server, which may vote a second time in a
 // term.
 
-// record is one change of persistent state: an entry at an index, or a term with its vote.
-type record struct {
-	index          int
-	entry          *entry // nil: the record is of term and votedFor
-	term, votedFor int
-}
-
-// text is a record as it stands in the file, without checksum.
-func (r *record) text() string {
-	if r.entry == nil {
-		return fmt.Sprintf("term %d vote %d", r.term, r.votedFor)
-	}
-	entry, _ := r.entry.MarshalText()
-	return strconv.Itoa(r.index) + " " + string(entry)
-}
-
-// header is the first line of server id's file, without checksum. It names the members because
-// quorums must never depend on what somebody types [DK1].
+// header is the first record of server id's file.
 func header(id int, members []int) string {
 	return fmt.Sprintf("raft.go 2 server %d of %s", id, list(members))
 }
 
-// appendLine appends one line of the file to b.
-func appendLine(b []byte, text string) []byte {
-	return fmt.Appendf(b, "%08x %s\n", crc32.ChecksumIEEE([]byte(text)), text)
+// appendLine appends a record to b as a line of the file.
+func appendLine(b []byte, record string) []byte {
+	return fmt.Appendf(b, "%08x %s\n", crc32.ChecksumIEEE([]byte(record)), record)
 }
 
-// intact returns the text of a line without its newline, or "" if the checksum is wrong.
+// intact returns the record of a line, or "" if the checksum is wrong.
 func intact(line []byte) string {
-	if len(line) < 10 || line[8] != ' ' {
+	record := string(line[min(len(line), 9):])
+	if string(line)+"\n" != string(appendLine(nil, record)) {
 		return ""
 	}
-	sum := binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(line[9:]))
-	if hex.EncodeToString(sum) != string(line[:8]) {
-		return ""
-	}
-	return string(line[9:])
+	return record
 }
 
 // replay reads a file that must begin with header. It returns the persistent state and how many
@@ -1153,13 +1135,14 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 	for line := 1; good < len(data); line++ {
 		rest := data[good:]
 		end := bytes.IndexByte(rest, '\n')
-		text := intact(rest[:max(end, 0)])
+		record := intact(rest[:max(end, 0)])
 		isIntact := func(line []byte) bool { return intact(line) != "" }
 		switch {
-		case text != "" && line == 1:
-			err = checkHeader(text, header)
-		case text != "":
-			err = p.replayRecord(text)
+		case record != "" && line > 1:
+			err = p.replayRecord(record)
+		case record != "" && record != header:
+			err = wrongHeader(record, header)
+		case record != "":
 		case line == 1 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3]
 			err = errors.New("this is not a file of this program, or its first line is damaged")
 		case slices.ContainsFunc(bytes.Split(rest, []byte{'\n'})[1:], isIntact): // [DK4]
@@ -1175,36 +1158,34 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 	return p, good, nil
 }
 
-// checkHeader compares the first line with the one that this server would write [DK1].
-func checkHeader(text, header string) error {
-	members := strings.LastIndexByte(header, ' ') + 1
-	switch {
-	case text == header:
-		return nil
-	case strings.HasPrefix(text, header[:members]):
+// wrongHeader says how the first record differs from the one that this server would write [DK1].
+func wrongHeader(record, header string) error {
+	at := strings.LastIndexByte(header, ' ') + 1
+	if theirs, ours := strings.CutPrefix(record, header[:at]); ours {
 		return fmt.Errorf("this server belongs to the cluster %s, not %s; Raft needs §6 to "+
-			"change that", text[members:], header[members:])
+			"change that", theirs, header[at:])
 	}
-	return fmt.Errorf("the file begins with %s, not with %s", quote(text), quote(header))
+	return fmt.Errorf("the file begins with %s, not with %s", quote(record), quote(header))
 }
 
 // replayRecord carries one record out, or says why it does not fit behind the others [DK4].
-func (p *persistent) replayRecord(text string) error {
-	if strings.HasPrefix(text, "term ") {
-		var r record
-		fmt.Sscanf(text, "term %d vote %d", &r.term, &r.votedFor)
-		changed := r.term == p.currentTerm && p.votedFor != none && r.votedFor != p.votedFor
-		if r.text() != text || r.term < max(1, p.currentTerm) || r.votedFor < 0 || changed {
+func (p *persistent) replayRecord(record string) error {
+	if strings.HasPrefix(record, "term ") {
+		var term, vote int
+		fmt.Sscanf(record, "term %d vote %d", &term, &vote)
+		changed := term == p.currentTerm && p.votedFor != none && vote != p.votedFor
+		if record != fmt.Sprintf("term %d vote %d", term, vote) || vote < 0 || changed ||
+			term < max(1, p.currentTerm) {
 			return fmt.Errorf("%s cannot follow term %d vote %d",
-				quote(text), p.currentTerm, p.votedFor)
+				quote(record), p.currentTerm, p.votedFor)
 		}
-		p.currentTerm, p.votedFor = r.term, r.votedFor
+		p.currentTerm, p.votedFor = term, vote
 		return nil
 	}
 	e := new(entry)
-	word, rest, _ := strings.Cut(text, " ")
+	word, text, _ := strings.Cut(record, " ")
 	index, wrong := parseNumber(word, 1, maxNumber)
-	err := cmp.Or(wrong, e.UnmarshalText([]byte(rest)))
+	err := cmp.Or(wrong, e.UnmarshalText([]byte(text)))
 	switch {
 	case err != nil:
 		return err
@@ -1218,20 +1199,19 @@ func (p *persistent) replayRecord(text string) error {
 	return nil
 }
 
+// disk is a server's file.
 type disk struct {
 	name string
 	file *os.File
 	info os.FileInfo // recognizes the file [DK6]
 	size int64       // as this server left it
-	buf  []byte
 }
 
 // openDisk opens or creates the file of server id in dir and replays it. torn is how many bytes
 // were cut off at its end.
 func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn int, err error) {
-	dir = filepath.Clean(dir)
 	d = &disk{name: filepath.Join(dir, fmt.Sprintf("server-%d.log", id))}
-	if err = os.MkdirAll(dir, 0o755); err != nil {
+	if err = os.MkdirAll(filepath.Dir(d.name), 0o755); err != nil {
 		return
 	}
 	d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
@@ -1254,29 +1234,29 @@ func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn in
 		err = os.Truncate(d.name, int64(good)) // [DK3]
 		d.size = int64(good)
 	}
+	var first []string
 	if good == 0 {
-		d.buf = appendLine(nil, header(id, members)) // [DK1]
+		first = []string{header(id, members)} // [DK1]
 	}
 	// An old file is synced, too: whoever wrote it may have died before its own fsync.
-	return d, p, torn, cmp.Or(err, d.append(nil), d.file.Sync(), syncFolders(dir))
+	return d, p, torn, cmp.Or(err, d.append(first), d.file.Sync(), syncFolders(d.name))
 }
 
 // append writes records and returns when they are on the disk, or an error, after which nothing is
 // known about the file: the kernel may have dropped the pages, and another fsync would lie [DK5].
-func (d *disk) append(records []record) error {
-	for i := range records {
-		d.buf = appendLine(d.buf, records[i].text())
+func (d *disk) append(records []string) error {
+	var lines []byte
+	for _, record := range records {
+		lines = appendLine(lines, record)
 	}
-	if len(d.buf) == 0 {
+	if lines == nil {
 		return nil
 	}
 	if err := d.check(); err != nil {
 		return err
 	}
-	n, err := d.file.Write(d.buf)
-	d.size += int64(n)
-	d.buf = d.buf[:0]
-	if err != nil {
+	d.size += int64(len(lines))
+	if _, err := d.file.Write(lines); err != nil {
 		return err
 	}
 	return d.file.Sync()
@@ -1294,7 +1274,8 @@ func (d *disk) check() error {
 
 // syncFolders makes the name of a new file durable: its folder, and those above it, which may be
 // new as well. It goes by a folder that is not ours, and by a file system that syncs no folders.
-func syncFolders(dir string) error {
+func syncFolders(name string) error {
+	dir := filepath.Dir(name)
 	folder, err := os.Open(dir)
 	if err == nil {
 		err = folder.Sync()
@@ -1305,10 +1286,10 @@ func syncFolders(dir string) error {
 	if err != nil && !harmless {
 		return err
 	}
-	if above := filepath.Dir(dir); above != dir {
-		return syncFolders(above)
+	if dir == name {
+		return nil
 	}
-	return nil
+	return syncFolders(dir)
 }
 
 // ---- 12. Network --------------------------------------------------------------------------------
@@ -1453,6 +1434,7 @@ type host struct {
 	clock     *time.Ticker
 	tick      time.Duration
 	screen    *screen
+	missed    int    // lines of narration that the screen did not take
 	faults    faults // chapter 16
 
 	untold int       // datagrams that were dropped or not sent since toldAt
@@ -1466,12 +1448,12 @@ const maxInputs = 4096
 
 func (h *host) run() {
 	defer func() {
-		r := recover()
-		if broken, is := r.(brokenInvariant); is {
+		switch r := recover().(type) {
+		case brokenInvariant:
 			fatal("broken invariant: %s; this is a bug or a forged message, and the server stops "+
-				"before it spreads", broken)
-		} else if r != nil {
-			panic(r)
+				"before it spreads", r)
+		case error:
+			panic(r) // Go's own
 		}
 	}()
 	for {
@@ -1496,17 +1478,22 @@ func (h *host) turn() {
 		ticked = !h.faults.clockOff
 	case <-work:
 	}
-	for len(h.inputs) > 0 && len(inputs) < maxInputs {
-		inputs = h.take(inputs, <-h.inputs)
-	}
+	inputs = h.takeWaiting(inputs)
 	if ticked {
 		inputs = append(inputs, tick{})
 	}
-	h.step(inputs...)
 	if h.untold > 0 && time.Since(h.toldAt) >= time.Second { // a flood must not flood the screen
-		h.tell("fault", "%s %d: %v", h.what, h.untold, h.why)
+		h.server.tell(1, "fault", "%s %d: %v", h.what, h.untold, h.why)
 		h.untold, h.toldAt = 0, time.Now()
 	}
+	h.step(inputs...)
+}
+
+func (h *host) takeWaiting(inputs []input) []input {
+	for len(h.inputs) > 0 && len(inputs) < maxInputs {
+		inputs = h.take(inputs, <-h.inputs)
+	}
+	return inputs
 }
 
 // take sorts what came out of the channel: what concerns the algorithm waits for the Step.
@@ -1524,7 +1511,8 @@ func (h *host) take(inputs []input, in any) []input {
 			return inputs
 		}
 		if err := h.server.cannotAnswer(in); err != nil {
-			return h.take(inputs, err)
+			h.complain("dropped", err)
+			return inputs
 		}
 	}
 	return append(inputs, in)
@@ -1535,7 +1523,6 @@ func (h *host) step(inputs ...input) { h.perform(h.server.Step(inputs...)) }
 // perform is where the rule Persist can be seen. Every effect of a Step passes through here, so the
 // order of these lines is the proof: what depends on a record leaves after the record is on disk.
 func (h *host) perform(out Output) {
-	h.narrate(out.Trace)
 	for i := range out.Early { // D6
 		h.send(&out.Early[i])
 	}
@@ -1552,6 +1539,8 @@ func (h *host) perform(out Output) {
 		}
 		h.write(encode(datagram{ClientReply: &r}), r.to)
 	}
+	h.narrate(append(out.Trace, h.server.out.Trace...)) // the second: what befell messages here
+	h.server.out.Trace = nil
 }
 
 func (h *host) send(m *Message) {
@@ -1565,6 +1554,11 @@ func (h *host) write(data []byte, to netip.AddrPort) {
 	if _, err := h.conn.WriteToUDPAddrPort(data, to); err != nil {
 		h.complain("not sent", err)
 	}
+}
+
+func (h *host) complain(what string, err error) {
+	h.untold++
+	h.what, h.why = what, err
 }
 
 // readDatagrams puts what arrives into the channel.
@@ -1583,11 +1577,6 @@ func (h *host) readDatagrams(self int) {
 		}
 		h.inputs <- in
 	}
-}
-
-func (h *host) complain(what string, err error) {
-	h.untold++
-	h.what, h.why = what, err
 }
 
 // must stops the server before a broken invariant spreads.
@@ -1650,14 +1639,6 @@ func (s *server) write(tag, text string) {
 		s.lamport, s.id, "FCL"[s.role], s.currentTerm, tag, text), width))
 }
 
-// tellDeleted narrates that entries up to last have been replaced from index on.
-func (s *server) tellDeleted(index, last int) {
-	if index <= last {
-		s.tell(1, "AE3", "deletes #%d to #%d, in conflict with #%dt%d",
-			index, last, index, s.log[index].Term)
-	}
-}
-
 // tellSent narrates a message with the rule that sends it, and returns its Lamport number.
 func (s *server) tellSent(tag string, m *Message) (lamport int) {
 	s.count(tag)
@@ -1713,9 +1694,10 @@ func (m *Message) String() string {
 		}
 		return fmt.Sprintf("AppendEntries prev=#%dt%d [%s] commit=%d",
 			ae.PrevLogIndex, ae.PrevLogTerm, entries, ae.LeaderCommit)
+	case r == nil && m.RequestVoteReply.VoteGranted:
+		return "VoteReply granted"
 	case r == nil:
-		granted := map[bool]string{true: "granted", false: "refused"}
-		return "VoteReply " + granted[m.RequestVoteReply.VoteGranted]
+		return "VoteReply refused"
 	case r.Success:
 		return fmt.Sprintf("AppendReply ok match=%d", r.MatchIndex)
 	case r.Seq == 0:
@@ -1744,57 +1726,74 @@ func list(ids []int) string {
 // clip shortens text to a number of columns. It replaces what is not ASCII, since a terminal may
 // show it in more or fewer columns than one.
 func clip(text string, columns int) string {
-	text = strings.Map(func(c rune) rune {
+	ascii := []byte(text)
+	for i, c := range ascii {
 		if c < ' ' || c > '~' {
-			return '?'
+			ascii[i] = '?'
 		}
-		return c
-	}, text)
-	if len(text) > columns {
-		return text[:columns-2] + ".."
 	}
-	return text
+	if len(ascii) > columns {
+		return string(ascii[:columns-2]) + ".."
+	}
+	return string(ascii)
 }
 
-// narrate shows the narration of a Step; the prompt may have changed with it.
+// narrate hands lines to the terminal. The loop never waits for it: what it does not take, because
+// a person has pressed Ctrl-S or nobody reads the pipe, is dropped and counted.
 func (h *host) narrate(lines []string) {
+	to, s := h.screen.lines, h.server
+	if h.missed > 0 && len(to) < cap(to)/2 {
+		to <- fmt.Sprintf("%5d S%d %d lines not shown", s.lamport, s.id, h.missed)
+		h.missed = 0
+	}
+	for _, line := range lines {
+		if h.missed > 0 || len(to) == cap(to) { // nobody else sends, so below this there is room
+			h.missed++
+			continue
+		}
+		to <- line
+	}
 	if len(lines) > 0 {
 		h.screen.prompt.Store(h.prompt())
-		h.screen.narrate(lines...)
 	}
 }
 
-// tell narrates what is not a rule of Parts I and II.
-func (h *host) tell(tag, format string, args ...any) {
-	h.server.tell(1, tag, format, args...)
-	h.narrate(h.server.out.Trace)
-	h.server.out.Trace = nil
+// prompt shows what a person should know before typing.
+func (h *host) prompt() string {
+	if os.Getenv(inCluster) != "" {
+		return clusterPrompt
+	}
+	s := h.server
+	return fmt.Sprintf("S%d %c%d%v> ", s.id, "FCL"[s.role], s.currentTerm, &h.faults)
 }
 
-// screen owns the terminal until a fatal error: one goroutine writes answers to stdout and the rest
-// to stderr.
-// Nobody waits for narration. What the terminal does not take, because a person has pressed Ctrl-S
-// or nobody reads the pipe, is dropped and counted.
+// screen is the terminal. Answers go to stdout, all else to stderr. Where a person types, narration
+// wipes the prompt and shows it again below.
 type screen struct {
-	jobs     chan func()
-	out, err io.Writer    // for answers, and for everything else
-	people   bool         // a person sits there: show prompts
-	color    bool         // one color per server
-	missed   atomic.Int64 // lines that were not shown
-	prompt   atomic.Value // the text of the prompt
-
-	// Only the writing goroutine uses these.
-	showing bool // whether the prompt shows
-	lamport int  // the number of the last line
+	lines     chan string // narration on its way to stderr
+	out, err  io.Writer
+	color     string       // before each line of narration, or ""
+	people    bool         // a person sits there
+	prompting atomic.Bool  // and may still type
+	prompt    atomic.Value // "raft> " in a cluster
 }
 
-func openScreen() *screen {
+// Control sequences: to wipe a line, and to end a color.
+const (
+	wipe  = "\r\x1b[K"
+	plain = "\x1b[0m"
+)
+
+func openScreen(o options) *screen {
+	sc := &screen{lines: make(chan string, 1000), out: os.Stdout, err: os.Stderr}
 	terminal := isTerminal(os.Stderr)
-	sc := &screen{jobs: make(chan func(), 1000), out: os.Stdout, err: os.Stderr,
-		people: isTerminal(os.Stdin) && terminal,
-		color:  terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
-	sc.prompt.Store("raft> ")
-	go sc.run()
+	sc.people = terminal && isTerminal(os.Stdin) && isTerminal(os.Stdout) && len(o.args) == 0
+	sc.prompting.Store(sc.people || os.Getenv(inCluster) == clusterPrompt)
+	sc.prompt.Store(clusterPrompt)
+	if terminal && o.id != none && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
+		sc.color = fmt.Sprintf("\x1b[%dm", 31+(o.id+5)%6)
+	}
+	go sc.narrate()
 	return sc
 }
 
@@ -1803,61 +1802,29 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-func (sc *screen) run() {
-	for job := range sc.jobs {
-		job()
-		if len(sc.jobs) == 0 && sc.missed.Load() > 0 {
-			sc.show(fmt.Sprintf("%5d %d lines not shown", sc.lamport, sc.missed.Swap(0)))
+func (sc *screen) narrate() {
+	for line := range sc.lines {
+		if sc.color != "" {
+			line = sc.color + line + plain
 		}
+		sc.show(line + "\n")
 	}
 }
 
-// narrate shows lines if the writing goroutine can take them now.
-func (sc *screen) narrate(lines ...string) {
-	select {
-	case sc.jobs <- func() { sc.show(lines...) }:
-	default:
-		sc.missed.Add(int64(len(lines)))
+// show writes to stderr, above the prompt.
+func (sc *screen) show(text string) {
+	if sc.prompting.Load() {
+		text = wipe + text + sc.prompt.Load().(string)
 	}
+	io.WriteString(sc.err, text)
 }
 
-// show writes lines; where a prompt shows, it moves down below them.
-func (sc *screen) show(lines ...string) {
-	text, prompt := "", ""
-	if sc.showing {
-		text, prompt = "\r\x1b[K", sc.prompt.Load().(string)
+// print writes an answer.
+func (sc *screen) print(text string) {
+	if sc.prompting.Load() {
+		text = wipe + text
 	}
-	for _, line := range lines {
-		var lamport, id int
-		if n, _ := fmt.Sscanf(line, "%d S%d", &lamport, &id); n == 2 {
-			sc.lamport = lamport
-		}
-		if id > 0 && sc.color {
-			line = fmt.Sprintf("\x1b[%dm%s\x1b[0m", 31+(id+5)%6, line)
-		}
-		text += line + "\n"
-	}
-	io.WriteString(sc.err, text+prompt)
-}
-
-// do has a job done by the writing goroutine, in its turn, and returns when it is done.
-func (sc *screen) do(job func()) {
-	done := make(chan bool)
-	sc.jobs <- func() { job(); close(done) }
-	<-done
-}
-
-func (sc *screen) print(text string) { sc.do(func() { io.WriteString(sc.out, text+"\n") }) }
-
-// showPrompt shows the prompt, or wipes what a line left of it that was pasted and so echoed early.
-func (sc *screen) showPrompt(show bool) {
-	if sc.people {
-		sc.do(func() {
-			sc.showing = show
-			text := map[bool]string{true: sc.prompt.Load().(string), false: "\r\x1b[K"}[show]
-			io.WriteString(sc.err, text)
-		})
-	}
+	fmt.Fprintln(sc.out, text)
 }
 
 // ---- 15. Console --------------------------------------------------------------------------------
@@ -1870,34 +1837,33 @@ func (sc *screen) showPrompt(show bool) {
 type command struct {
 	name, args, help string
 	by               string // "leader" (as a client's command), "servers" or "console"
-	acts             bool   // it sets off messages or may change a log
 }
 
 // commands is the table, from which help and the errors come.
 func commands() []command {
 	return []command{
-		{"help", "", "list the commands", "console", false},
-		{"status", "", "role, term, vote, leader, log, timer, faults", "servers", false},
-		{"logs", "[on|off]", "draw all logs; on: after every change", "console", false},
-		{"rules", "", "how often each rule has fired", "servers", false},
-		{"set", "KEY VALUE", "write; answered once it is applied", "leader", true},
-		{"get", "KEY", "linearizable read, without a log entry", "leader", false},
-		{"del", "KEY", "delete", "leader", true},
-		{"incr", "KEY [N]", "add N, or 1", "leader", true},
-		{"cas", "KEY OLD NEW", "set to NEW if it is OLD", "leader", true},
-		{"peek", "KEY", "read a server's own table, perhaps stale", "servers", false},
-		{"timeout", "", "end the election timeout now", "servers", true},
-		{"beat", "", "leader: let a heartbeat interval pass now", "servers", true},
-		{"tick", "off|on|N", "stop the clock, let it run, let N pass", "servers", true},
-		{"cut", "WHOM [vote|append]", "cut the wires to 2,3 or all", "servers", false},
-		{"heal", "", "end cuts and noise", "servers", false},
-		{"noise", "PERCENT", "lose, double, delay what is sent", "servers", false},
-		{"hold", "", "queue arriving messages; again: list them", "servers", false},
-		{"release", "[N]", "handle N, or all and queue no more", "servers", true},
-		{"kill", "WHOM", "kill -9 a server's process (go run .)", "console", false},
-		{"start", "WHOM", "start it again", "console", true},
-		{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 all", "servers", false},
-		{"quit", "", "leave, and end the servers of this terminal", "console", false},
+		{"help", "", "list the commands", "console"},
+		{"status", "", "role, term, vote, leader, log, timer, faults", "servers"},
+		{"logs", "[on|off]", "draw all logs; on: after every command", "console"},
+		{"rules", "", "how often each rule has fired", "servers"},
+		{"set", "KEY VALUE", "write; answered once it is applied", "leader"},
+		{"get", "KEY", "linearizable read, without a log entry", "leader"},
+		{"del", "KEY", "delete", "leader"},
+		{"incr", "KEY [N]", "add N, or 1", "leader"},
+		{"cas", "KEY OLD NEW", "set to NEW if it is OLD", "leader"},
+		{"peek", "KEY", "read a server's own table, perhaps stale", "servers"},
+		{"timeout", "", "end the election timeout now", "servers"},
+		{"beat", "", "leader: let a heartbeat interval pass now", "servers"},
+		{"tick", "off|on|N", "stop the clock, let it run, let N pass", "servers"},
+		{"cut", "WHOM [vote|append]", "cut the wires to 2,3 or all", "servers"},
+		{"heal", "", "end cuts and noise", "servers"},
+		{"noise", "PERCENT", "lose, double, delay what is sent", "servers"},
+		{"hold", "", "queue arriving messages; again: list them", "servers"},
+		{"release", "[N]", "handle N, or all and queue no more", "servers"},
+		{"kill", "WHOM", "kill -9 a server's process (go run .)", "console"},
+		{"start", "WHOM", "start it again", "console"},
+		{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 all", "servers"},
+		{"quit", "", "leave, and end the servers of this terminal", "console"},
 	}
 }
 
@@ -1911,6 +1877,8 @@ func findCommand(line string) (command, []string, error) {
 		switch {
 		case c.name == verb && c.by != "leader" && !between(least, len(args), most):
 			return c, nil, fmt.Errorf("%s needs %s", verb, cmp.Or(c.args, "no argument"))
+		case c.name == verb && len(line) > maxCommand:
+			return c, nil, fmt.Errorf("a command has at most %d bytes", maxCommand)
 		case c.name == verb:
 			return c, args, nil
 		case strings.EqualFold(c.name, verb) || c.name == "quit" && verb == "exit":
@@ -1950,7 +1918,7 @@ func (h *host) execute(l *consoleLine) {
 		r.Result, err = h.obey(cmd.name, args)
 	}
 	if err != nil {
-		r.answer = answer{Error: err.Error()}
+		r.answer = failure("%v", err)
 	}
 	h.screen.prompt.Store(h.prompt())
 	h.write(encode(datagram{ConsoleReply: r}), l.to)
@@ -1981,11 +1949,7 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 		}
 		h.step()
 	case "tick":
-		if arg == "on" || arg == "off" {
-			f.clockOff = arg == "off"
-		} else if _, err = parseNumber(arg, 1, maxTicks); err == nil {
-			h.step(tick{}) // the console sends N such lines
-		}
+		err = h.passTime(arg)
 	case "cut":
 		err = h.cutWires(arg, append(args, "all")[1])
 	case "heal":
@@ -2009,12 +1973,6 @@ func setNumber(what *int, word string, high int) error {
 		*what = n
 	}
 	return err
-}
-
-// prompt shows what a person should know before typing.
-func (h *host) prompt() string {
-	s := h.server
-	return fmt.Sprintf("S%d %c%d%v> ", s.id, "FCL"[s.role], s.currentTerm, &h.faults)
 }
 
 func (h *host) status() string {
@@ -2044,22 +2002,21 @@ func (s *server) rules() (text string) {
 
 // logView is the end of a server's log, as logs draws it.
 type logView struct {
-	ID    int            `json:"id"`
 	Head  string         `json:"head"`
 	Last  int            `json:"last"`
 	Cells map[int]string `json:"cells"` // by index, up to Last, at most maxCells
-	Next  map[int]int    `json:"next,omitempty"`
-	Match map[int]int    `json:"match,omitempty"`
+	Knows string         `json:"knows"` // of a leader: what it knows of the others
 }
 
 const maxCells = 200
 
 // viewLog shows each entry with its term and command, [committed] or (not).
 func (s *server) viewLog() *logView {
-	v := &logView{ID: s.id, Last: s.lastIndex(), Cells: map[int]string{},
+	v := &logView{Last: s.lastIndex(), Cells: map[int]string{},
 		Head: fmt.Sprintf("S%d %c t%d ", s.id, "FCL"[s.role], s.currentTerm)}
 	if s.role == leader {
-		v.Next, v.Match = s.nextIndex, s.matchIndex
+		known := fmt.Sprintf("\nS%d: match %v next %v", s.id, s.matchIndex, s.nextIndex)
+		v.Knows = strings.ReplaceAll(known, "map", "")
 	}
 	for index := max(1, v.Last-maxCells+1); index <= v.Last; index++ {
 		e, brackets := s.log[index], "()"
@@ -2075,57 +2032,51 @@ func (s *server) viewLog() *logView {
 	return v
 }
 
-// drawLogs draws logs under one ruler: as many of the newest entries as fit with their commands
-// beside eight older ones, and before them as many as fit with their terms alone.
+// drawLogs draws logs under one ruler, from the newest entry backwards: with their commands while
+// room is left for eight older ones, which show their terms alone.
 func drawLogs(views []*logView, columns int) string {
-	last := slices.MaxFunc(views, func(a, b *logView) int { return a.Last - b.Last }).Last
-	oldest, whole := max(1, last-maxCells+1), last+1
-	fits := func(first, whole int) bool {
-		tooLong := func(row string) bool { return len(row) > columns }
-		return !slices.ContainsFunc(draw(views, first, whole, last), tooLong)
-	}
-	for whole > oldest && fits(max(oldest, whole-9), whole-1) {
-		whole--
-	}
-	first := whole
-	for first > oldest && (first > last || fits(first-1, whole)) {
-		first--
-	}
-	return strings.Join(draw(views, first, whole, last), "\n")
-}
-
-// draw draws the entries from first to last, those before whole with their terms alone. At the end
-// of a row stands what the leaders know of its log.
-func draw(views []*logView, first, whole, last int) []string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 0, ' ', 0)
-	for index := first; index <= last; index++ {
-		fmt.Fprintf(w, "\t %d", index)
-	}
-	fmt.Fprint(w, "\t\n")
+	heads, last, known := []string{""}, 0, ""
 	for _, v := range views {
-		fmt.Fprint(w, v.Head)
-		for index := first; index <= last; index++ {
+		heads, last, known = append(heads, v.Head), max(last, v.Last), known+v.Knows
+	}
+	room, rows := columns-align(heads), make([]string, len(heads))
+	for index, whole := last, true; index > 0; index-- {
+		cells := []string{fmt.Sprint(" ", index)}
+		terms := slices.Clone(cells)
+		for _, v := range views {
 			cell := v.Cells[index]
-			if term, _, more := strings.Cut(cell, " "); more && index < whole {
+			cells = append(cells, cell)
+			if term, _, more := strings.Cut(cell, " "); more {
 				cell = term + cell[len(cell)-1:]
 			}
-			fmt.Fprint(w, "\t", cell)
+			terms = append(terms, cell)
 		}
-		fmt.Fprint(w, "\t")
-		for _, by := range views {
-			if next := by.Next[v.ID]; next > 0 {
-				fmt.Fprintf(w, " S%d: match %d next %d", by.ID, by.Match[v.ID], next)
-			}
+		short := align(terms)
+		if whole = whole && align(cells)+min(8, index-1)*short <= room; !whole {
+			cells = terms
 		}
-		fmt.Fprintln(w)
+		if room -= len(cells[0]); room < 0 {
+			break
+		}
+		for i := range rows {
+			rows[i] = cells[i] + rows[i]
+		}
 	}
-	w.Flush()
-	rows := strings.Split(b.String(), "\n")
-	for i, row := range rows {
-		rows[i] = strings.TrimRight(row, " ")
+	for i := range rows {
+		rows[i] = strings.TrimRight(heads[i]+rows[i], " ")
 	}
-	return rows[:len(views)+1]
+	return strings.Join(rows, "\n") + known
+}
+
+// align makes cells equally wide and returns how wide.
+func align(cells []string) (widest int) {
+	for _, cell := range cells {
+		widest = max(widest, len(cell))
+	}
+	for i, cell := range cells {
+		cells[i] = fmt.Sprintf("%-*s", widest, cell)
+	}
+	return widest
 }
 
 // console reads commands, runs them and prints their answers.
@@ -2170,17 +2121,14 @@ func newConsole(o options, screen *screen) *console {
 func (c *console) readLines(in io.Reader) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxLine)
-	for mark := "\ufeff"; !c.over; mark = "" { // some editors begin a file with it
-		c.screen.showPrompt(true)
-		more := lines.Scan()
-		c.screen.showPrompt(false)
-		if !more {
-			break
-		}
-		c.runLine(strings.TrimPrefix(lines.Text(), mark))
+	for c.screen.show(""); !c.over && lines.Scan(); c.screen.show("") {
+		c.runLine(strings.TrimPrefix(lines.Text(), "\ufeff")) // some editors begin a file with it
 	}
 	if err := lines.Err(); err != nil {
-		c.print("", answer{Error: fmt.Sprintf("input ends here: %v", err)})
+		c.print("", failure("input ends here: %v", err))
+	}
+	if c.screen.prompting.Swap(false) {
+		io.WriteString(c.screen.err, wipe)
 	}
 }
 
@@ -2188,7 +2136,7 @@ func (c *console) readLines(in io.Reader) {
 // as words of their own.
 func (c *console) runLine(line string) {
 	if !printable(line) {
-		c.print("", answer{Error: "not printable text, nothing done (rlwrap gives you history)"})
+		c.print("", failure("not printable text, nothing done (rlwrap gives you history)"))
 		return
 	}
 	line, _, _ = strings.Cut(" "+line+" ", " # ")
@@ -2201,43 +2149,42 @@ func (c *console) runLine(line string) {
 }
 
 func (c *console) exec(line string) {
-	whom, ids := "", c.ids
+	whom, ids, wrong := "", c.ids, error(nil)
 	if c.self != none {
 		ids = []int{c.self}
 	}
-	var wrong error
 	if strings.HasPrefix(line, "@") {
 		whom, line = cutWord(line[1:])
 		ids, wrong = parseServers(whom, c.ids)
 	}
 	cmd, args, err := findCommand(line)
-	var a answer
+	answers := map[int]answer{}
 	switch err = cmp.Or(wrong, err); {
 	case err != nil:
-		a.Error = err.Error()
-	case len(line) > maxCommand:
-		a.Error = fmt.Sprintf("a command has at most %d bytes, not %d", maxCommand, len(line))
+		answers[none] = failure("%v", err)
 	case cmd.by == "servers":
-		c.atServers(ids, line, whom != "" || c.self == none)
-	case whom == "" && cmd.by == "leader":
-		a = c.asClient(line, none)
-	case whom == "":
-		a = c.here(cmd.name, append(args, "")[0])
+		answers = c.have(ids, line)
+	case whom != "" && (cmd.by == "console" || len(ids) > 1):
+		answers[none] = failure("%s is not for @%s; say it without", cmd.name, whom)
 	case cmd.by == "console":
-		a.Error = cmd.name + " is a command of the console and goes without @"
-	case len(ids) > 1:
-		a.Error = cmd.name + " goes to one server, or without @ to the leader"
+		answers[none] = c.here(cmd.name, append(args, "")[0])
+	case whom == "":
+		answers[none] = c.asClient(line, none)
 	default:
-		c.print(name(ids[0])+": ", c.asClient(line, ids[0]))
+		answers[ids[0]] = c.asClient(line, ids[0])
 	}
-	if a != (answer{}) {
-		c.print("", a)
+	for _, id := range slices.Sorted(maps.Keys(answers)) {
+		prefix := ""
+		if id != none && (whom != "" || c.self == none) {
+			prefix = name(id) + ": "
+		}
+		c.print(prefix, answers[id])
 	}
-	if cmd.acts && (whom != "" || c.drawing || cmd.by != "leader") {
+	if cmd.by != "leader" || whom != "" || c.drawing {
 		time.Sleep(aftermath) // so that the next command sees what this one set off
 	}
-	if cmd.acts && c.drawing {
-		c.screen.narrate(strings.Split(c.logs().Result, "\n")...)
+	if c.drawing {
+		c.screen.show(c.logs().Result + "\n")
 	}
 }
 
@@ -2249,71 +2196,58 @@ func (c *console) print(prefix string, a answer) {
 	text := a.Result
 	if a.Error != "" {
 		c.failed = true
-		text = "error: " + a.Error
-		if strings.HasPrefix(a.Error, unknown) {
-			text = a.Error
-		}
+		text = strings.Replace("error: "+a.Error, "error: "+unknown, unknown, 1)
 	}
 	c.screen.print(prefix + strings.ReplaceAll(text, "\n", "\n"+prefix))
 }
 
-// atServers has servers run a line and prints their answers in order. It sends tick N as N lines,
-// so that servers go on with everything else between two ticks.
-func (c *console) atServers(ids []int, line string, prefixed bool) {
-	verb, arg := cutWord(line)
-	n, _ := parseNumber(arg, 1, maxTicks)
-	answers := c.ask(ids, line)
-	silent := func(id int) bool { return answers[id].Result != "ok" }
-	for left := slices.Clone(ids); n > 1 && verb == "tick" && len(left) > 0; n-- {
-		time.Sleep(tickApart)
-		left = slices.DeleteFunc(left, silent)
-		maps.Copy(answers, c.ask(left, line))
+// have has servers run a line. It is sent once only: a line may not be safe to run twice.
+func (c *console) have(ids []int, line string) map[int]answer {
+	c.serial++
+	d := datagram{Console: &consoleLine{Serial: c.serial, Command: line}}
+	patience := lineAnswer
+	if verb, arg := cutWord(line); verb == "tick" {
+		n, _ := parseNumber(arg, 1, maxTicks)
+		patience += 2 * time.Duration(n) * tickApart
 	}
+	var to []netip.AddrPort
 	for _, id := range ids {
-		prefix := ""
-		if prefixed {
-			prefix = name(id) + ": "
+		if !c.killed(id) {
+			to = append(to, c.addresses[id])
 		}
-		c.print(prefix, answers[id])
 	}
-}
-
-// ask sends a line to servers and waits for the answers. It is sent once only: a line may not be
-// safe to run twice.
-func (c *console) ask(ids []int, line string) map[int]answer {
-	asked, answers := map[int]int{}, map[int]answer{}
+	replies, answers := c.ask(to, d, patience), map[int]answer{}
 	for _, id := range ids {
-		answers[id] = answer{Error: unknown + "; is it running?"}
-		if c.killed(id) {
+		if r := replies[c.addresses[id]]; r != nil {
+			answers[id] = r.answer
+		} else if c.killed(id) {
 			answers[id] = answer{Result: "killed"}
-			continue
+		} else {
+			answers[id] = failure(unknown + "; is it running?")
 		}
-		c.serial++
-		asked[c.serial] = id
-		c.send(c.addresses[id], datagram{Console: &consoleLine{Serial: c.serial, Command: line}})
 	}
-	c.await(lineAnswer, func(d *datagram) bool {
-		if r := d.ConsoleReply; r != nil && asked[r.Serial] != none {
-			answers[asked[r.Serial]] = r.answer
-			delete(asked, r.Serial)
-		}
-		return len(asked) == 0
-	})
 	return answers
 }
 
-func (c *console) send(to netip.AddrPort, d datagram) { c.conn.WriteToUDPAddrPort(encode(d), to) }
+// replies are answers by the address that they come from.
+type replies map[netip.AddrPort]*reply
 
-// await reads datagrams until one of them is enough or the time is over. It asks once before it
-// reads, with an empty datagram, since there may be nothing to wait for.
-func (c *console) await(patience time.Duration, enough func(d *datagram) bool) {
-	buf, until := make([]byte, maxDatagram+1), time.Now().Add(patience)
-	c.conn.SetReadDeadline(until)
-	for d := (&datagram{}); !enough(d) && time.Now().Before(until); {
-		n, _, _ := c.conn.ReadFromUDPAddrPort(buf) // some systems report a dead server here
-		d = &datagram{}
-		json.Unmarshal(buf[:n], d)
+// ask sends a datagram with the present serial and returns the replies that come in time.
+func (c *console) ask(to []netip.AddrPort, d datagram, patience time.Duration) replies {
+	for _, address := range to {
+		c.conn.WriteToUDPAddrPort(encode(d), address)
 	}
+	buf, until, replies := make([]byte, maxDatagram+1), time.Now().Add(patience), replies{}
+	c.conn.SetReadDeadline(until)
+	for len(replies) < len(to) && time.Now().Before(until) {
+		var d datagram
+		n, from, _ := c.conn.ReadFromUDPAddrPort(buf) // some systems report a dead server here
+		json.Unmarshal(buf[:n], &d)
+		if r := cmp.Or(d.ClientReply, d.ConsoleReply); r != nil && r.Serial == c.serial {
+			replies[netip.AddrPortFrom(from.Addr().Unmap(), from.Port())] = r
+		}
+	}
+	return replies
 }
 
 // asClient sends a command to the leader, wherever that is, until it is answered. Repeats carry the
@@ -2321,58 +2255,47 @@ func (c *console) await(patience time.Duration, enough func(d *datagram) bool) {
 func (c *console) asClient(line string, at int) answer {
 	op, err := parse(line)
 	if err != nil {
-		return answer{Error: err.Error()}
+		return failure("%v", err)
 	}
 	to, patience := c.leader, c.patience
 	if at != none {
 		to, patience = c.addresses[at], giveUpAfter
 	}
 	c.serial++
+	request := &request{Client: c.client, Serial: c.serial, Command: line}
 	silent := false
 	for until := time.Now().Add(patience); time.Now().Before(until); {
-		a := c.try(to, line)
+		r := c.ask([]netip.AddrPort{to}, datagram{ClientRequest: request}, resendAfter)[to]
 		switch {
-		case a == nil: // the request was lost, or the answer, or the server
+		case r == nil: // the request was lost, or the answer, or the server
 			silent = true
-		case a.Error != errNotLeader:
+		case r.Error != errNotLeader:
 			c.leader = to
-			return a.answer
+			return r.answer
 		case at != none && !silent:
-			return answer{Error: name(at) + " does not lead; the leader is " + name(a.Leader)}
-		case a.Leader == none || to != c.leader: // no redirect, or not the first
+			return failure("%s does not lead; the leader is %s", name(at), name(r.Leader))
+		case r.Leader == none || to != c.leader: // no redirect, or not the first
 			time.Sleep(aftermath) // an election may be going on
 		}
 		if at == none {
-			to = c.following(to, a)
+			to = c.following(to, r)
 		}
 	}
 	switch {
 	case !silent:
-		return answer{Error: "no server leads, nothing was done; try status, or again later"}
+		return failure("no server leads, nothing was done; try status, or again later")
 	case op.verb == "get":
-		return answer{Error: unknown + " in time"}
+		return failure(unknown + " in time")
 	}
-	return answer{Error: unknown + " in time; " + clip(line, 40) + " may still happen"}
-}
-
-// try sends a command to one server and returns the reply, or nil.
-func (c *console) try(to netip.AddrPort, line string) (a *reply) {
-	c.send(to, datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}})
-	c.await(resendAfter, func(d *datagram) bool {
-		if r := d.ClientReply; r != nil && r.Client == c.client && r.Serial == c.serial {
-			a = r
-		}
-		return a != nil
-	})
-	return a
+	return failure("%s in time; %s may still happen", unknown, clip(line, 40))
 }
 
 // following returns the address to ask next: the one that a redirect names, or the next server's.
-func (c *console) following(to netip.AddrPort, a *reply) netip.AddrPort {
-	if a != nil && a.Leader != none {
-		address, err := netip.ParseAddrPort(a.Address)
-		if err == nil && c.addresses[a.Leader] != address {
-			c.screen.narrate(fmt.Sprintf("leader S%d at %v is not in our list", a.Leader, address))
+func (c *console) following(to netip.AddrPort, r *reply) netip.AddrPort {
+	if r != nil && r.Leader != none {
+		address, err := netip.ParseAddrPort(r.Address)
+		if err == nil && c.addresses[r.Leader] != address {
+			c.screen.show(fmt.Sprintf("leader S%d at %v is not in our list\n", r.Leader, address))
 		}
 		if err == nil {
 			return address
@@ -2382,30 +2305,27 @@ func (c *console) following(to netip.AddrPort, a *reply) netip.AddrPort {
 	return c.addresses[c.ids[(at+1)%len(c.ids)]]
 }
 
+// here runs a command of the console itself.
 func (c *console) here(verb, arg string) answer {
-	switch {
-	case verb == "help":
+	switch verb {
+	case "help":
 		return answer{Result: help()}
-	case verb == "logs" && arg == "":
-		return c.logs()
-	case verb == "logs" && arg != "on" && arg != "off":
-		return answer{Error: "logs needs [on|off]"}
-	case verb == "logs":
-		c.drawing = arg == "on"
-		return answer{Result: "ok"}
-	case verb == "quit":
+	case "quit":
 		c.over = true
 		return answer{Result: "bye"}
-	case c.processes == nil:
-		return answer{Error: "kill and start need the terminal of a cluster (go run .); " +
-			"elsewhere, the system's kill -9 does it"}
+	case "logs":
+		if arg == "" {
+			return c.logs()
+		}
+		c.drawing = arg == "on"
+		return answer{Result: "ok"}
 	}
-	ids, err := parseServers(arg, c.ids)
-	if err == nil {
-		err = c.change(ids, verb)
+	if c.processes == nil {
+		return failure("kill and start need the terminal of a cluster (go run .); " +
+			"elsewhere, the system's kill -9 does it")
 	}
-	if err != nil {
-		return answer{Error: err.Error()}
+	if err := c.change(arg, verb); err != nil {
+		return failure("%v", err)
 	}
 	return answer{Result: "ok"}
 }
@@ -2423,18 +2343,18 @@ func (c *console) logs() answer {
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil {
 		columns = max(40, n-1)
 	}
-	answers, others := c.ask(c.ids, "logs"), ""
+	answers, others := c.have(c.ids, "logs"), ""
 	var views []*logView
 	for _, id := range c.ids {
 		v, a := new(logView), answers[id]
-		if json.Unmarshal([]byte(a.Result), v) != nil {
+		if json.Unmarshal([]byte(a.Result), v) == nil {
+			views = append(views, v)
+		} else {
 			others += fmt.Sprintf("\nS%d: %s", id, cmp.Or(a.Error, a.Result))
-			continue
 		}
-		views = append(views, v)
 	}
 	if len(views) == 0 {
-		return answer{Error: unknown + "; is the cluster running?"}
+		return failure(unknown + "; is the cluster running?")
 	}
 	return answer{Result: drawLogs(views, columns) + others}
 }
@@ -2472,17 +2392,18 @@ func (f *faults) cuts(other int, m *Message) bool {
 // keepsOut reports whether a message that has arrived must not be handled now.
 func (h *host) keepsOut(m *Message) bool {
 	f := &h.faults
-	if f.cuts(m.From, m) {
+	switch {
+	case f.cuts(m.From, m):
 		h.server.lamport = max(h.server.lamport, min(m.At, maxNumber/2))
 		h.tellLost(m, "x<", m.From, "cut")
-		return true
-	}
-	if f.holding && len(f.held) == maxInputs {
-		h.complain("dropped", errors.New("too many messages are held"))
-	} else if f.holding {
+	case f.holding && len(f.held) < maxInputs:
 		f.held = append(f.held, m)
+	case f.holding:
+		h.complain("dropped", errors.New("too many messages are held"))
+	default:
+		return false
 	}
-	return f.holding
+	return true
 }
 
 // disturbs makes a message suffer, and reports whether it must not be sent besides.
@@ -2506,8 +2427,8 @@ func (h *host) disturbs(m *Message, data []byte) bool {
 
 // tellLost narrates a message that a fault has swallowed; heartbeats only at level 3.
 func (h *host) tellLost(m *Message, arrow string, other int, why string) {
-	if h.server.watch == 3 || h.server.level(m) < 3 {
-		h.tell("fault", "%sS%d %v (%s)", arrow, other, m, why)
+	if s := h.server; s.watch == 3 || s.level(m) < 3 {
+		s.tell(1, "fault", "%sS%d %v (%s)", arrow, other, m, why)
 	}
 }
 
@@ -2537,6 +2458,22 @@ func (h *host) cutWires(word, kind string) error {
 		h.faults.cut[id] = kind
 	}
 	delete(h.faults.cut, h.server.id) // it does nothing to oneself
+	return err
+}
+
+// passTime stops the clock, lets it run, or lets N ticks pass. Between two ticks there is time for
+// what others send.
+func (h *host) passTime(arg string) error {
+	if arg == "on" || arg == "off" {
+		h.faults.clockOff = arg == "off"
+		return nil
+	}
+	n, err := parseNumber(arg, 1, maxTicks)
+	for ; n > 0; n-- {
+		h.step(tick{})
+		time.Sleep(tickApart)
+		h.step(h.takeWaiting(nil)...)
+	}
 	return err
 }
 
@@ -2570,8 +2507,8 @@ func (h *host) release(arg string) (err error) {
 // ---- 17. Cluster and main -----------------------------------------------------------------------
 //
 // Without -id, this process is only a console, and every server is a process of its own, which it
-// starts, kills and starts again. A server of a cluster reads its parent's pipe and leaves when
-// that ends, so none outlives the cluster, whatever happens to it.
+// starts, kills and starts again. A server of a cluster narrates to the same terminal. It reads its
+// parent's pipe and leaves when that ends, so none outlives the cluster, whatever happens to it.
 
 // options is the command line.
 type options struct {
@@ -2583,9 +2520,6 @@ type options struct {
 	addresses addressMap
 	args      []string // one command for the running cluster
 }
-
-// inCluster marks, in the environment, a server that a cluster has started.
-const inCluster = "RAFT_IN_CLUSTER"
 
 func main() {
 	o, err := parseOptions(os.Args[1:])
@@ -2681,25 +2615,24 @@ func parsePeers(peers string) (addressMap, error) {
 
 // leave ends a console's process: 1 if some command failed, but 0 after a person's session.
 func (c *console) leave() {
-	c.screen.do(func() {}) // what was said before is shown
+	time.Sleep(aftermath) // for the last narration
 	os.Exit(map[bool]int{true: 1}[c.failed && !c.screen.people])
 }
 
 func runClient(o options) {
-	c := newConsole(o, openScreen())
-	if len(o.args) == 0 {
-		c.readLines(os.Stdin)
-		c.leave()
-	}
-	c.screen.people = false // one command is not a session
+	c := newConsole(o, openScreen(o))
 	for i, arg := range o.args {
 		value := o.args[0] == "set" && i >= 2
 		if fields := strings.Fields(arg); !value && (len(fields) != 1 || fields[0] != arg) {
-			c.print("", answer{Error: "argument " + quote(arg) + " is not one word; nothing done"})
+			c.print("", failure("argument %s is not one word; nothing done", quote(arg)))
 			c.leave()
 		}
 	}
-	c.exec(strings.Join(o.args, " "))
+	if len(o.args) > 0 {
+		c.exec(strings.Join(o.args, " "))
+	} else {
+		c.readLines(os.Stdin)
+	}
 	c.leave()
 }
 
@@ -2723,13 +2656,13 @@ func runServer(o options) {
 	peers := slices.DeleteFunc(ids, func(id int) bool { return id == o.id })
 	s := newServer(o.id, peers, state, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	s.watch, s.noopOff = o.watch, !o.noop
-	h := &host{server: s, disk: disk, conn: conn, addresses: o.addresses, screen: openScreen(),
+	h := &host{server: s, disk: disk, conn: conn, addresses: o.addresses, screen: openScreen(o),
 		inputs: make(chan any, maxInputs), clock: time.NewTicker(o.tick), tick: o.tick,
 		faults: faults{cut: map[int]string{}}}
 	if torn > 0 {
-		h.tell("DK3", "%s ends in a torn write, %d bytes cut off", disk.name, torn)
+		s.tell(1, "DK3", "%s ends in a torn write, %d bytes cut off", disk.name, torn)
 	}
-	h.screen.prompt.Store(h.prompt())
+	h.step()
 	go h.readDatagrams(o.id)
 	go h.readConsole(o)
 	h.run()
@@ -2748,9 +2681,16 @@ func (h *host) readConsole(o options) {
 		c.leave()
 	}
 	if c.screen.people {
-		c.screen.narrate("", fmt.Sprintf("Input has ended; S%d runs on, and Ctrl-C ends it.", o.id))
+		c.screen.show(fmt.Sprintf("Input has ended; S%d runs on, and Ctrl-C ends it.\n", o.id))
 	}
 }
+
+// inCluster is the variable by which a cluster marks its servers. Its value is the prompt that they
+// keep below their narration, if a person types there.
+const (
+	inCluster     = "RAFT_IN_CLUSTER"
+	clusterPrompt = "raft> "
+)
 
 // process is a server that the cluster's console has started.
 type process struct {
@@ -2760,73 +2700,72 @@ type process struct {
 }
 
 func runCluster(o options) {
-	c := newConsole(o, openScreen())
+	c := newConsole(o, openScreen(o))
 	c.processes = map[int]*process{}
-	if err := c.change(c.ids, "start"); err != nil {
+	if err := c.change("all", "start"); errors.As(err, new(*exec.ExitError)) {
+		os.Exit(1) // the server has said why
+	} else if err != nil {
 		fatal("%v", err)
 	}
 	c.readLines(os.Stdin)
-	c.change(slices.DeleteFunc(c.ids, func(id int) bool { return !c.runs(id) }), "kill")
+	for id := range c.processes {
+		c.kill(id)
+	}
 	c.leave()
 }
 
 // change kills servers that all run, or starts servers none of which does.
-func (c *console) change(ids []int, verb string) (err error) {
-	act, from := c.start, "is running"
-	if verb == "kill" {
-		act, from = c.kill, "is not running"
-	}
+func (c *console) change(whom, verb string) error {
+	ids, err := parseServers(whom, c.ids)
 	for _, id := range ids {
-		if c.runs(id) == (verb == "start") {
-			return fmt.Errorf("server %d %s; nothing was done", id, from)
+		if runs := c.runs(id); runs != (verb == "kill") {
+			is := map[bool]string{true: "is", false: "is not"}[runs]
+			return fmt.Errorf("server %d %s running; nothing was done", id, is)
 		}
 	}
 	for _, id := range ids {
-		if err = act(id); err != nil {
-			return err
+		if verb == "kill" {
+			c.kill(id)
+		} else if err = c.start(id); err != nil {
+			break
 		}
 	}
-	return nil
+	return err
 }
 
 // start starts a server and returns when it is ready.
 func (c *console) start(id int) error {
 	self, err := os.Executable()
 	cmd := exec.Command(self, append([]string{"-id", strconv.Itoa(id)}, os.Args[1:]...)...)
-	cmd.Env = append(os.Environ(), inCluster+"=1")
+	cmd.Env = append(os.Environ(), inCluster+"=no prompt")
+	if c.screen.people {
+		cmd.Env = append(os.Environ(), inCluster+"="+clusterPrompt)
+	}
+	cmd.Stderr = os.Stderr
 	_, err1 := cmd.StdinPipe() // it ends when this process does
 	stdout, err2 := cmd.StdoutPipe()
-	stderr, err3 := cmd.StderrPipe()
-	if err = cmp.Or(err, err1, err2, err3); err == nil {
+	if err = cmp.Or(err, err1, err2); err == nil {
 		err = cmd.Start()
+	}
+	if word := make([]byte, 1); err == nil {
+		if n, _ := stdout.Read(word); n == 0 {
+			err = cmd.Wait()
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("server %d does not start: %w", id, err)
 	}
-	narration := bufio.NewReader(stderr)
-	if word, _ := bufio.NewReader(stdout).ReadString('\n'); word != "ready\n" {
-		line, _ := narration.ReadString('\n')
+	p := &process{cmd: cmd, gone: make(chan struct{})}
+	c.processes[id] = p
+	go func() {
 		cmd.Wait()
-		return errors.New(strings.TrimPrefix(strings.TrimSpace(line), "error: "))
-	}
-	c.processes[id] = &process{cmd: cmd, gone: make(chan struct{})}
-	go c.processes[id].follow(id, narration, c.screen)
+		if !p.killed.Load() {
+			c.screen.show(fmt.Sprintf("server %d has ended (%v); start %[1]d starts it again\n",
+				id, cmd.ProcessState))
+		}
+		close(p.gone)
+	}()
 	return nil
-}
-
-// follow shows a server's narration until it ends. It always drains the pipe: a server must not
-// wait for a terminal.
-func (p *process) follow(id int, narration *bufio.Reader, screen *screen) {
-	line, err := narration.ReadString('\n')
-	for ; err == nil; line, err = narration.ReadString('\n') {
-		screen.narrate(strings.TrimRight(line, "\n"))
-	}
-	p.cmd.Wait()
-	if !p.killed.Load() {
-		screen.narrate(fmt.Sprintf("server %d has ended (%v); start %d starts it again",
-			id, p.cmd.ProcessState, id))
-	}
-	close(p.gone)
 }
 
 func (c *console) runs(id int) bool {
@@ -2846,10 +2785,9 @@ func (c *console) killed(id int) bool {
 	return c.processes[id] != nil && c.processes[id].killed.Load()
 }
 
-func (c *console) kill(id int) error {
+func (c *console) kill(id int) {
 	p := c.processes[id]
 	p.killed.Store(true)
 	p.cmd.Process.Kill() // an error means that it has just ended
 	<-p.gone
-	return nil
 }

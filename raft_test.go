@@ -239,12 +239,31 @@ func told(out Output) string {
 
 // records lists what goes to the disk: "t3 v2" is a term and its vote, "#4t3" an entry.
 func records(out Output) string {
-	return join(out.Persist, func(r record) string {
+	return join(out.Persist, func(text string) string {
+		r := recordOf(text)
 		if r.entry != nil {
 			return fmt.Sprintf("#%dt%d", r.index, r.entry.Term)
 		}
-		return fmt.Sprintf("t%d v%d", r.term, r.votedFor)
+		return fmt.Sprintf("t%d v%d", r.term, r.vote)
 	})
+}
+
+// record is a record of the disk, taken apart: an entry at an index, or a term with its vote.
+type record struct {
+	index, term, vote int
+	entry             *entry
+}
+
+func recordOf(text string) (r record) {
+	if strings.HasPrefix(text, "term ") {
+		fmt.Sscanf(text, "term %d vote %d", &r.term, &r.vote)
+		return r
+	}
+	index, rest, _ := strings.Cut(text, " ")
+	r.index, _ = strconv.Atoi(index)
+	r.entry = new(entry)
+	must(r.entry.UnmarshalText([]byte(rest)) == nil, "a record can be read: "+text)
+	return r
 }
 
 // standing is a server's role, term and vote: "F t3 v2".
@@ -304,9 +323,9 @@ func stepSafely(t *testing.T, s *server, inputs ...input) Output {
 	t.Helper()
 	term, vote, log := s.currentTerm, s.votedFor, slices.Clone(s.log)
 	out := s.Step(inputs...)
-	for _, r := range out.Persist {
-		if r.entry == nil {
-			term, vote = r.term, r.votedFor
+	for _, text := range out.Persist {
+		if r := recordOf(text); r.entry == nil {
+			term, vote = r.term, r.vote
 		} else {
 			log = append(log[:r.index], r.entry)
 		}
@@ -1232,9 +1251,8 @@ set y {16379 v} → error: a command has at most 16384 bytes, not 16385`, "\n")
 			}
 		}
 	}
-	long := strings.Repeat("v", 121)
-	same(t, "quote shows 120 bytes", quote(long[:120]), `"`+long[:120]+`"`)
-	same(t, "quote shortens more", quote(long), `"`+long[:117]+`..."`)
+	long := strings.Repeat("v", 81)
+	same(t, "quote shows 80 characters", quote(long), `"`+long[:80]+`"`)
 	for word, is := range map[string]int{"3": 3, "5": 5, "2": 0, "6": 0, "04": 0, "+4": 0, "": 0} {
 		n, err := parseNumber(word, 3, 5)
 		same(t, "parseNumber "+word, all(n, err != nil), all(is, is == 0))
@@ -1304,7 +1322,7 @@ func randomDiary(seed uint64, changes int) (d diary) {
 			s.setTermAndVote(max(1, term), r.IntN(4))
 		}
 		for _, record := range s.out.Persist {
-			d.add(record.text(), s.persistent)
+			d.add(record, s.persistent)
 		}
 		s.out = Output{}
 	}
@@ -1445,7 +1463,7 @@ func TestOpenDisk(t *testing.T) {
 	data, _ = os.ReadFile(d.name)
 	want := all(nil, 9, string(fileOf(ourHeader)))
 	same(t, "DK3 a torn header is mended", all(err, torn, string(data)), want)
-	records := []record{{term: 2, votedFor: 3}, {index: 1, entry: &entry{2, "c7", 3, "set x 1"}}}
+	records := []string{"term 2 vote 3", "1 2 c7 3 set x 1"}
 	err = errors.Join(d.append(records), d.append(nil), d.append(records[1:]))
 	data, _ = os.ReadFile(d.name)
 	text := fileOf(ourHeader, "term 2 vote 3", "1 2 c7 3 set x 1", "1 2 c7 3 set x 1")
@@ -1454,7 +1472,7 @@ func TestOpenDisk(t *testing.T) {
 	os.WriteFile(d.name, append(text, "12345678 1 2 torn"...), 0o644)
 	d, p, torn, err := openDisk(dir, 1, membersOf3)
 	same(t, "DK3 a torn tail", all(err, stateText(p), torn), `<nil> t2 v3 ["2 c7 3 set x 1"] 17`)
-	same(t, "… is off before anything is appended", d.append([]record{{term: 3}}), nil)
+	same(t, "… is off before anything is appended", d.append([]string{"term 3 vote 0"}), nil)
 	d.file.Close()
 	d, p, torn, err = openDisk(dir, 1, membersOf3)
 	same(t, "the next start", all(err, stateText(p), torn), `<nil> t3 v0 ["2 c7 3 set x 1"] 0`)
@@ -1477,7 +1495,7 @@ func TestLostFile(t *testing.T) {
 			return errors.Join(os.WriteFile(name+"2", data, 0o644), os.Rename(name+"2", name))
 		},
 		"another server appends": func(_, dir string) error {
-			return opened(t, dir).append([]record{{term: 9}})
+			return opened(t, dir).append([]string{"term 9 vote 0"})
 		},
 		"a byte less": func(name, _ string) error {
 			return os.Truncate(name, int64(len(fileOf(ourHeader, "term 1 vote 0")))-1)
@@ -1489,9 +1507,9 @@ func TestLostFile(t *testing.T) {
 		}
 		dir := filepath.Join(t.TempDir(), "data")
 		d := opened(t, dir)
-		same(t, "ready", errors.Join(d.append([]record{{term: 1}}), harms[name](d.name, dir)), nil)
+		same(t, "ready", errors.Join(d.append([]string{"term 1 vote 0"}), harms[name](d.name, dir)), nil)
 		before, _ := d.file.Stat()
-		err := all(d.append([]record{{term: 2}}))
+		err := all(d.append([]string{"term 2 vote 0"}))
 		why := strings.HasPrefix(err, "stat ") || strings.HasPrefix(err, "somebody else ")
 		after, _ := d.file.Stat()
 		named, _ := os.ReadFile(d.name)
@@ -1537,7 +1555,7 @@ func TestFailStop(t *testing.T) {
 func everyEffect(ear netip.AddrPort) Output {
 	ae := Message{From: 1, To: 2, Term: 1, AppendEntries: &appendEntries{LeaderID: 1, Seq: 1}}
 	yes := Message{From: 1, To: 2, Term: 2, RequestVoteReply: &requestVoteReply{VoteGranted: true}}
-	return Output{Early: []Message{ae}, Persist: []record{{term: 2, votedFor: 2}},
+	return Output{Early: []Message{ae}, Persist: []string{"term 2 vote 2"},
 		Send: []Message{yes}, Reply: []reply{{to: ear, Client: "c", Serial: 1}}}
 }
 
@@ -1812,8 +1830,8 @@ func arrived(t *testing.T, ear *net.UDPConn) []byte {
 }
 
 func screenOn(w io.Writer) *screen {
-	sc := openScreen()
-	sc.out, sc.err, sc.people, sc.color = w, w, false, false
+	sc := &screen{lines: make(chan string, 100), out: w, err: w}
+	go sc.narrate()
 	return sc
 }
 
@@ -1915,27 +1933,20 @@ func (to terminal) Write(text []byte) (int, error) {
 func TestBlockedTerminal(t *testing.T) {
 	t.Parallel()
 	terminal := make(terminal)
-	sc := screenOn(terminal)
-	line := func(n int) string { return fmt.Sprintf("%5d S1 F t1  fault   line", n) }
-	wait := func(done func() bool) {
-		for deadline := time.Now().Add(5 * time.Second); !done() && time.Now().Before(deadline); {
-			runtime.Gosched()
-		}
+	h := &host{server: inRole(follower), screen: screenOn(terminal)}
+	h.narrate([]string{"1"})
+	for deadline := time.Now().Add(5 * time.Second); len(h.screen.lines) > 0; runtime.Gosched() {
+		must(time.Now().Before(deadline), "it is on its way to the terminal")
 	}
-	sc.narrate(line(1))
-	wait(func() bool { return len(sc.jobs) == 0 }) // blocked in the first line
-	room := cap(sc.jobs)
-	for n := range room + 7 { // narrate never waits, or this test ends by its time
-		sc.narrate(line(2+n), "a second one")
+	room := cap(h.screen.lines)
+	for n := range room + 7 { // this never waits, or the test ends by its time
+		h.narrate([]string{fmt.Sprint(2 + n)})
 	}
 	for n := range room + 1 {
-		same(t, line(1+n), strings.HasPrefix(<-terminal, line(1+n)+"\n"), true)
+		same(t, "what there was room for", <-terminal, fmt.Sprintln(1+n))
 	}
-	wait(func() bool { return sc.missed.Load() == 0 }) // blocked in the confession
-	for range room + 7 {
-		sc.narrate("more")
-	}
-	same(t, "the confession", <-terminal, fmt.Sprintf("%5d 14 lines not shown\n", room+1))
+	h.narrate([]string{"more"})
+	same(t, "the confession", <-terminal+<-terminal, "    0 S1 7 lines not shown\nmore\n")
 }
 
 // =================================================================================================
@@ -2001,13 +2012,14 @@ func TestPure(t *testing.T) {
 
 // TestWriters: [Persist] currentTerm, votedFor and log change in two functions, and at the start.
 func TestWriters(t *testing.T) {
-	const field = `(currentTerm|votedFor|log)`
-	change := regexp.MustCompile(`\.` + field + `\b(\[[^\]]*\])?(\.\w+)?(, [\w.]+)*` +
-		`( [-+]?= |\+\+|--)|` + field + `: |&\w+\.` + field + `\b|, \w+\.` + field + ` = `)
 	found := map[string]bool{}
-	for _, fn := range function.FindAllStringSubmatch(readText("raft.go"), -1) {
-		for _, m := range change.FindAllStringSubmatch(fn[0], -1) {
-			found[m[1]+m[6]+m[7]+m[8]+" in "+fn[1]] = true
+	for _, field := range []string{"currentTerm", "votedFor", "log"} {
+		change := regexp.MustCompile(`\.` + field + `\b(\[[^\]]*\])?(\.\w+)?(, [\w.]+)*` +
+			`( [-+]?= |\+\+|--)|\b` + field + `: |&\w+\.` + field + `\b`)
+		for _, fn := range function.FindAllStringSubmatch(readText("raft.go"), -1) {
+			if change.MatchString(fn[0]) {
+				found[field+" in "+fn[1]] = true
+			}
 		}
 	}
 	same(t, "who changes what", found, map[string]bool{"log in store": true, "log in replay": true,
@@ -2097,11 +2109,12 @@ func TestDrawLogs(t *testing.T) {
 		s.commitIndex = 8
 		views = append(views, s.viewLog())
 	}
-	views[1].ID, views[1].Head, views[1].Next, views[1].Match = 2, "S2 F t2 ", nil, nil
+	views[1].Head, views[1].Knows = "S2 F t2 ", ""
 	same(t, "one leader", drawLogs(views, width),
-		`         1  2  3  4  5  6  7  8            9
-S1 L t2 [1][1][2][2][2][2][2][2 key4=val4](2 key5=val5)
-S2 F t2 [1][1][2][2][2][2][2][2 key4=val4](2 key5=val5) S1: match 0 next 3`)
+		`         1  2  3  4  5  6            7            8            9
+S1 L t2 [1][1][2][2][2][2 key2=val2][2 key3=val3][2 key4=val4](2 key5=val5)
+S2 F t2 [1][1][2][2][2][2 key2=val2][2 key3=val3][2 key4=val4](2 key5=val5)
+S1: match [2:0 3:0] next [2:3 3:3]`)
 	s := inRole(leader)
 	s.currentTerm, s.commitIndex = maxNumber-1, maxNumber-1
 	same(t, "any status fits behind S1: ", len((&host{server: s}).status()) <= width-4, true)
@@ -2892,8 +2905,8 @@ func (w *world) stepped(n *node) {
 		w.reigns[term] = &reign{leader: n.id, log: w.facts[0]}
 	}
 	n.states, n.certain = append(n.states[:0], n.states[n.certain:]...), 0
-	for i := range n.out.Persist {
-		w.recorded(n, &n.out.Persist[i])
+	for _, record := range n.out.Persist {
+		w.recorded(n, record)
 	}
 	is := n.memory()
 	w.check(term == is.term && s.votedFor == is.vote && s.lastIndex() == is.log.index &&
@@ -2919,14 +2932,14 @@ func (w *world) stepped(n *node) {
 }
 
 // recorded judges one record of n, which leads to its next state, and puts it into the file.
-func (w *world) recorded(n *node, r *record) {
-	n.data = appendLine(n.data, r.text())
-	is := *n.memory()
+func (w *world) recorded(n *node, text string) {
+	n.data = appendLine(n.data, text)
+	is, r := *n.memory(), recordOf(text)
 	is.end = len(n.data)
 	if r.entry == nil {
-		w.check(r.term > is.term || r.term == is.term && (is.vote == none || is.vote == r.votedFor),
-			"one vote per term", "S%d votes S%d and S%d in t%d", n.id, is.vote, r.votedFor, r.term)
-		is.term, is.vote = r.term, r.votedFor
+		w.check(r.term > is.term || r.term == is.term && (is.vote == none || is.vote == r.vote),
+			"one vote per term", "S%d votes S%d and S%d in t%d", n.id, is.vote, r.vote, r.term)
+		is.term, is.vote = r.term, r.vote
 	} else {
 		w.check(0 < r.index && r.index <= is.log.index+1, "no gaps", "S%d: entry %d", n.id, r.index)
 		is.log = is.log.at(r.index - 1).then(r.entry)
@@ -3492,7 +3505,7 @@ var flagBreakIt = flag.Bool("breakit", false, "run TestBreakIt, which takes minu
 // and the first words of the failure. A line without a test has that of the line above.
 const edits = `
 RequestVoteReceiver/RV2 | lastLogTerm > s.lastTerm() | false | RV2/shorter, but of a newer term,
-Persist | votedFor: votedFor}) // [Persist] | votedFor: none}) // [Persist] | Persist/the disk is
+Persist | vote %d", term, votedFor) | vote %d", term, none) | Persist/the disk is
 Persist | s.out.Send = append(s.out.Send | s.out.Early = append(s.out.Early | Persist/
 Fol2 | if granted && s.votedFor == none { | if granted { | terms never fall, and there is one
 RV1 | if term < s.currentTerm { // [RV1] | if false { | terms never fall, and there is one
@@ -3500,13 +3513,13 @@ RV2 | s.votedFor == none || s.votedFor == rv.CandidateID | true | Persist/yes ne
 RV2 | s.upToDate(rv.LastLogIndex, rv.LastLogTerm) | true | RV2/… unless its log is too old
 RV2 | lastLogIndex >= s.lastIndex() | lastLogIndex > s.lastIndex() | RV1/an equal term is not older
 AppendEntriesReceiver/AE3 | s.matches(index, e.Term) | (e == nil) | AE3/what is equal before
-Persist | len(s.log), entry: e} | len(s.log), entry: &entry{}} | Persist/the disk is equal to the
+Persist | "%d %v", len(s.log), e) | "%d 1", len(s.log)) | Persist/the disk is equal to the
 AE1 | if term < s.currentTerm { // [AE1] | if false { | AE1/an older term, even where it
 AE2 | !s.matches(prev, ae.PrevLogTerm) | prev > s.lastIndex() | AE2/its term is off by one
 AE3 | s.matches(index, e.Term) | (e != nil && index <= s.lastIndex()) | AE2/… also if
 AE4 | s.store(index, ae.Entries[i:]...) | s.store(index, ae.Entries[i]) | Persist/ok(4), but the
 AE5 | min(ae.LeaderCommit, lastNew) | min(ae.LeaderCommit, s.lastIndex()) | AE5/the last new entry,
-Perform/Persist | h.narrate(out.Trace) | out.Early = append(out.Early, out.Send...) | in order
+Perform/Persist | for i := range out.Early { | out.Early = append(out.Early, out.Send...); for i := range out.Early { | in order
 Apply/All1 | s.lastApplied < s.commitIndex | s.lastApplied < s.lastIndex() | All1/up to commit
 AllServersTerm/All2 | if m.Term > s.currentTerm { | if false { | All2/
 ElectionTimer/Fol2 | || s.now < s.electionDue | || s.now <= s.electionDue | Fol2/a leader steps down
@@ -3823,7 +3836,7 @@ func ownAddress(f *fleet) {
 	must(err == nil, all("there is a port:", err))
 	f.startAll(1)
 	addresses, _ := parsePeers(f.peers)
-	answers := (&console{addresses: addresses, conn: own}).ask([]int{1}, "heal")
+	answers := (&console{addresses: addresses, conn: own}).have([]int{1}, "heal")
 	if !strings.HasPrefix(answers[1].Error, "only its own machine commands S1") {
 		f.Errorf("got %v", answers)
 	}

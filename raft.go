@@ -1211,14 +1211,13 @@ type disk struct {
 // were cut off at its end.
 func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn int, err error) {
 	d = &disk{name: filepath.Join(dir, fmt.Sprintf("server-%d.log", id))}
-	if err = os.MkdirAll(filepath.Dir(d.name), 0o755); err != nil {
-		return
+	var data []byte
+	if err = os.MkdirAll(filepath.Dir(d.name), 0o755); err == nil {
+		d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	}
-	d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return
+	if err == nil {
+		data, err = os.ReadFile(d.name)
 	}
-	data, err := os.ReadFile(d.name)
 	if err != nil {
 		return
 	}
@@ -1438,8 +1437,7 @@ type host struct {
 	faults    faults // chapter 16
 
 	untold int       // datagrams that were dropped or not sent since toldAt
-	what   string    // "dropped" or "not sent": the last of them
-	why    error     // the reason for that
+	why    string    // the last of them was
 	toldAt time.Time // when a complaint was told last
 }
 
@@ -1483,7 +1481,7 @@ func (h *host) turn() {
 		inputs = append(inputs, tick{})
 	}
 	if h.untold > 0 && time.Since(h.toldAt) >= time.Second { // a flood must not flood the screen
-		h.server.tell(1, "fault", "%s %d: %v", h.what, h.untold, h.why)
+		h.server.tell(1, "fault", "%d datagrams, the last %s", h.untold, h.why)
 		h.untold, h.toldAt = 0, time.Now()
 	}
 	h.step(inputs...)
@@ -1558,7 +1556,7 @@ func (h *host) write(data []byte, to netip.AddrPort) {
 
 func (h *host) complain(what string, err error) {
 	h.untold++
-	h.what, h.why = what, err
+	h.why = fmt.Sprintf("%s: %v", what, err)
 }
 
 // readDatagrams puts what arrives into the channel.
@@ -1760,11 +1758,9 @@ func (h *host) narrate(lines []string) {
 
 // prompt shows what a person should know before typing.
 func (h *host) prompt() string {
-	if os.Getenv(inCluster) != "" {
-		return clusterPrompt
-	}
 	s := h.server
-	return fmt.Sprintf("S%d %c%d%v> ", s.id, "FCL"[s.role], s.currentTerm, &h.faults)
+	own := fmt.Sprintf("S%d %c%d%v> ", s.id, "FCL"[s.role], s.currentTerm, &h.faults)
+	return cmp.Or(os.Getenv(inCluster), own)
 }
 
 // screen is the terminal. Answers go to stdout, all else to stderr. Where a person types, narration
@@ -1772,26 +1768,22 @@ func (h *host) prompt() string {
 type screen struct {
 	lines     chan string // narration on its way to stderr
 	out, err  io.Writer
-	color     string       // before each line of narration, or ""
+	format    string       // of a line of narration: its color
 	people    bool         // a person sits there
 	prompting atomic.Bool  // and may still type
 	prompt    atomic.Value // "raft> " in a cluster
 }
 
-// Control sequences: to wipe a line, and to end a color.
-const (
-	wipe  = "\r\x1b[K"
-	plain = "\x1b[0m"
-)
+const wipe = "\r\x1b[K" // a control sequence: clear the line
 
 func openScreen(o options) *screen {
-	sc := &screen{lines: make(chan string, 1000), out: os.Stdout, err: os.Stderr}
+	sc := &screen{lines: make(chan string, 1000), out: os.Stdout, err: os.Stderr, format: "%s\n"}
 	terminal := isTerminal(os.Stderr)
 	sc.people = terminal && isTerminal(os.Stdin) && isTerminal(os.Stdout) && len(o.args) == 0
 	sc.prompting.Store(sc.people || os.Getenv(inCluster) == clusterPrompt)
 	sc.prompt.Store(clusterPrompt)
 	if terminal && o.id != none && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
-		sc.color = fmt.Sprintf("\x1b[%dm", 31+(o.id+5)%6)
+		sc.format = fmt.Sprintf("\x1b[%dm%%s\x1b[0m\n", 31+(o.id+5)%6)
 	}
 	go sc.narrate()
 	return sc
@@ -1804,10 +1796,7 @@ func isTerminal(f *os.File) bool {
 
 func (sc *screen) narrate() {
 	for line := range sc.lines {
-		if sc.color != "" {
-			line = sc.color + line + plain
-		}
-		sc.show(line + "\n")
+		sc.show(fmt.Sprintf(sc.format, line))
 	}
 }
 
@@ -2309,7 +2298,12 @@ func (c *console) following(to netip.AddrPort, r *reply) netip.AddrPort {
 func (c *console) here(verb, arg string) answer {
 	switch verb {
 	case "help":
-		return answer{Result: help()}
+		text := "@2 LINE, @2,3 LINE and @all LINE run a line at other servers.\n" +
+			"As words of their own, ; separates commands and # begins a comment."
+		for _, cmd := range commands() {
+			text += fmt.Sprintf("\n%-8s%-19s%s", cmd.name, cmd.args, cmd.help)
+		}
+		return answer{Result: text}
 	case "quit":
 		c.over = true
 		return answer{Result: "bye"}
@@ -2328,14 +2322,6 @@ func (c *console) here(verb, arg string) answer {
 		return failure("%v", err)
 	}
 	return answer{Result: "ok"}
-}
-
-func help() (text string) {
-	for _, cmd := range commands() {
-		text += fmt.Sprintf("%-8s%-19s%s\n", cmd.name, cmd.args, cmd.help)
-	}
-	return text + "@2 LINE, @2,3 LINE and @all LINE run a line at other servers.\n" +
-		"As words of their own, ; separates commands and # begins a comment."
 }
 
 func (c *console) logs() answer {

@@ -1830,7 +1830,7 @@ func arrived(t *testing.T, ear *net.UDPConn) []byte {
 }
 
 func screenOn(w io.Writer) *screen {
-	sc := &screen{lines: make(chan string, 100), out: w, err: w}
+	sc := &screen{lines: make(chan string, 100), out: w, err: w, format: "%s\n"}
 	go sc.narrate()
 	return sc
 }
@@ -1863,7 +1863,7 @@ func TestPerform(t *testing.T) {
 		same(t, "leader and address, or neither", string(arrived(t, ear)), want)
 	}
 	h.write([]byte("x"), netip.AddrPort{})
-	same(t, "a send that fails is not loss", all(h.untold, h.what), "1 not sent")
+	same(t, "a send that fails is not loss", all(h.untold, strings.HasPrefix(h.why, "not sent: ")), "1 true")
 }
 
 // TestTickComesLast: a heartbeat that waits in the channel is heard before the tick of the timeout.
@@ -1914,11 +1914,11 @@ func TestComplaint(t *testing.T) {
 		h.turn()
 	}
 	fail("why not")
-	same(t, "told", (<-terminal)[23:], "dropped 1: why not\n")
+	same(t, "told", (<-terminal)[23:], "1 datagrams, the last dropped: why not\n")
 	fail("again")
 	h.toldAt = h.toldAt.Add(-time.Second)
 	fail("enough")
-	same(t, "a second later", (<-terminal)[23:], "dropped 2: enough\n")
+	same(t, "a second later", (<-terminal)[23:], "2 datagrams, the last dropped: enough\n")
 }
 
 // terminal takes one write whenever the test reads. Without a buffer, it is one after Ctrl-S.

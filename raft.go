@@ -100,9 +100,7 @@ import (
 	"unicode"
 )
 
-// =================================================================================================
-// PART I. THE ALGORITHM
-// =================================================================================================
+// PART I. THE ALGORITHM ===========================================================================
 
 // ---- 1. State -----------------------------------------------------------------------------------
 //
@@ -179,8 +177,7 @@ const (
 	electionTicksMax = 30
 )
 
-// newServer makes a follower. Its volatile state begins at zero: it does not know what is committed
-// until a leader tells it.
+// newServer makes a follower. It begins at zero: a leader must tell it what is committed.
 func newServer(id int, peers []int, state persistent, r *rand.Rand) *server {
 	m := machine{values: map[string]string{}, sessions: map[string]session{}}
 	s := &server{id: id, peers: peers, persistent: state, rand: r,
@@ -212,7 +209,7 @@ func (s *server) store(index int, entries ...*entry) {
 	}
 	s.log = s.log[:index]
 	for _, e := range entries {
-		record := fmt.Sprintf("%d %v", len(s.log), e)
+		record := strconv.Itoa(len(s.log)) + " " + e.String()
 		s.out.Persist = append(s.out.Persist, record) // [Persist]
 		s.log = append(s.log, e)
 	}
@@ -286,8 +283,7 @@ func (s *server) matches(index, term int) bool {
 	return index <= s.lastIndex() && s.log[index].Term == term
 }
 
-// upToDate compares a candidate's last entry with ours (§5.4.1): the later term wins, and of equal
-// terms the longer log.
+// upToDate compares last entries (§5.4.1): the later term wins, of equal terms the longer log.
 func (s *server) upToDate(lastLogIndex, lastLogTerm int) bool {
 	return lastLogTerm > s.lastTerm() ||
 		lastLogTerm == s.lastTerm() && lastLogIndex >= s.lastIndex()
@@ -382,8 +378,7 @@ func (s *server) receive(m *Message) {
 	}
 }
 
-// send puts a message into the Output, stamped with the term of this moment. The tag names the rule
-// that sends it.
+// send puts a message into the Output, with the term of this moment. tag is the rule behind it.
 func (s *server) send(tag string, to int, m Message) {
 	m.From, m.To, m.Term = s.id, to, s.currentTerm
 	m.At = s.tellSent(tag, &m)
@@ -465,8 +460,7 @@ func (s *server) requestVotes() {
 	}
 }
 
-// onRequestVote is the receiver's half of Figure 2's RequestVote box. [All2] has run, so term is
-// never above currentTerm.
+// onRequestVote is the receiver's half of the figure's box. After [All2], term <= currentTerm.
 func (s *server) onRequestVote(from, term int, rv *requestVote) {
 	if term < s.currentTerm { // [RV1]
 		s.send("RV1", from, Message{RequestVoteReply: &requestVoteReply{}})
@@ -584,8 +578,7 @@ func (s *server) replicate() {
 	s.roundDue = false
 }
 
-// onAppendEntries is the receiver's half of Figure 2's AppendEntries box. [All2] has run, so term
-// is never above currentTerm.
+// onAppendEntries is the receiver's half of the figure's box. After [All2], term <= currentTerm.
 func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 	if term < s.currentTerm { // [AE1]
 		s.send("AE1", from, Message{AppendEntriesReply: &appendEntriesReply{}})
@@ -618,8 +611,7 @@ func (s *server) onAppendEntries(from, term int, ae *appendEntries) {
 		Success: true, MatchIndex: lastNew, Seq: ae.Seq}})
 }
 
-// follow accepts the sender of a current AppendEntries as the leader, even if its entries are about
-// to be refused.
+// follow accepts the sender of a current AppendEntries as the leader, even if [AE2] refuses it.
 func (s *server) follow(leaderID int) {
 	must(s.role != leader, "a term has at most one leader (Election Safety)")
 	s.resetElectionTimer() // [Fol2]
@@ -631,9 +623,8 @@ func (s *server) follow(leaderID int) {
 	}
 }
 
-// refusal says where the leader should try again (D5): at the first entry of the term that
-// conflicts, since a leader that lacks one entry of a term often lacks more of them; or behind our
-// last entry.
+// refusal says where to try again (D5): behind our last entry, or at the first of the conflicting
+// term, since a leader that lacks one entry of a term often lacks more of them.
 func (s *server) refusal(prev, seq int) *appendEntriesReply {
 	r := &appendEntriesReply{Seq: seq, PrevLogIndex: prev, ConflictIndex: s.lastIndex() + 1}
 	if prev <= s.lastIndex() {
@@ -698,8 +689,7 @@ func (s *server) tryAgainAt(r *appendEntriesReply) int {
 
 // ---- 7. Commit and apply (§5.3, §5.4.2) ---------------------------------------------------------
 //
-// An entry is committed when no future leader can lack it. Then it may be applied, and then its
-// client hears of it.
+// An entry is committed when no future leader can lack it. Then it is applied and answered.
 
 // advanceCommitIndex looks for Figure 2's N, the highest index that a majority stores. The leader
 // counts its own log although the newest entries may not be on its disk yet (D6). That is safe: no
@@ -717,9 +707,8 @@ func (s *server) advanceCommitIndex() {
 	}
 }
 
-// applyCommitted applies what is committed, at most maxApply entries in one Step. All servers apply
-// the same entries in the same order, and the outcome depends on nothing else, so all state
-// machines are equal.
+// applyCommitted applies at most maxApply entries per Step. All servers apply the same entries in
+// the same order, and the outcome depends on nothing else, so all state machines are equal.
 func (s *server) applyCommitted() {
 	for n := 0; n < maxApply && s.behind(); n++ { // [All1]
 		s.lastApplied++
@@ -733,9 +722,7 @@ func (s *server) applyCommitted() {
 // behind reports whether Step has more to apply without any input.
 func (s *server) behind() bool { return s.lastApplied < s.commitIndex }
 
-// =================================================================================================
-// PART II. CLIENTS
-// =================================================================================================
+// PART II. CLIENTS ================================================================================
 
 // ---- 8. The state machine -----------------------------------------------------------------------
 //
@@ -753,8 +740,7 @@ type answer struct {
 
 const errNotLeader = "not the leader"
 
-// Bounds, in bytes where nothing else is said. JSON at most doubles printable text, so a command
-// always fits a datagram (D4).
+// Bounds, mostly bytes. JSON at most doubles printable text, so a command fits a datagram (D4).
 const (
 	maxDatagram = 65_507            // what UDP over IPv4 carries
 	maxBatch    = maxDatagram - 512 // entries in a message; 512 bytes hold all that is around them
@@ -831,7 +817,6 @@ func cutWord(line string) (word, rest string) {
 // quote shows the beginning of a text in an error message, which stays under 1,000 bytes.
 func quote(text string) string { return fmt.Sprintf("%.80q", text) }
 
-// get is the outcome of the command get.
 func (m *machine) get(key string) string { return cmp.Or(m.values[key], "(none)") }
 
 // execute carries out a write. An answer with an error has changed nothing.
@@ -880,7 +865,7 @@ func (e *entry) String() string {
 	if e.Client == "" {
 		return strconv.Itoa(e.Term)
 	}
-	return fmt.Sprintf("%d %s %d %s", e.Term, e.Client, e.Serial, e.Command)
+	return strconv.Itoa(e.Term) + " " + e.Client + " " + strconv.Itoa(e.Serial) + " " + e.Command
 }
 
 // MarshalText has encoding/json write an entry as this text.
@@ -942,15 +927,14 @@ type request struct {
 	to netip.AddrPort // where the client waits; Step only hands it back
 }
 
-// reply answers a request. With errNotLeader, Leader says whom to ask, if known, and the host adds
-// where that is.
+// reply answers a request. With errNotLeader it says whom to ask, if known; the host adds where.
 type reply struct {
 	to     netip.AddrPort
 	Client string `json:"client,omitempty"`
 	Serial int    `json:"serial"`
 	answer
-	Leader  int    `json:"leader,omitempty"`
-	Address string `json:"address,omitempty"`
+	Leader  int            `json:"leader,omitempty"`
+	Address netip.AddrPort `json:"address,omitzero"`
 }
 
 // clients is what a server keeps for its clients, besides the log.
@@ -978,7 +962,8 @@ func (s *server) submit(r *request) {
 }
 
 func (s *server) answer(r *request, a answer, leader int) {
-	s.out.Reply = append(s.out.Reply, reply{r.to, r.Client, r.Serial, a, leader, ""})
+	s.out.Reply = append(s.out.Reply, reply{to: r.to, Client: r.Client, Serial: r.Serial,
+		answer: a, Leader: leader})
 }
 
 // session is what the state machine remembers of a client.
@@ -1050,8 +1035,7 @@ type read struct {
 	afterSeq int // a majority must answer an AppendEntries with a higher number
 }
 
-// read notes what the read must wait for. A repeat, or another read of the same client, takes the
-// place of the one that waits.
+// read notes what the read must wait for. It replaces a waiting read of the same client.
 func (s *server) read(r *request) {
 	// Until an entry of this term is committed, the read waits for the first one.
 	index := max(s.commitIndex, s.firstIndexOf(s.currentTerm)) // [RD1] [RD2]
@@ -1089,9 +1073,7 @@ func (s *server) serveReads() {
 	}
 }
 
-// =================================================================================================
-// PART III. THE MACHINE
-// =================================================================================================
+// PART III. THE MACHINE ===========================================================================
 
 // ---- 11. Disk -----------------------------------------------------------------------------------
 //
@@ -1106,15 +1088,12 @@ func (s *server) serveReads() {
 // The first names the members, because quorums must never depend on what somebody types [DK1].
 // Three gaps are confessed. A flipped bit in the last line looks like a torn tail. A power failure
 // that writes the end of a batch and not its middle looks like damage, and the server does not
-// start. A file that is gone at a start looks like a new server, which may vote a second time in a
-// term.
+// start. A file that is gone at a start looks like a new server, which may vote twice in a term.
 
-// header is the first record of server id's file.
 func header(id int, members []int) string {
 	return fmt.Sprintf("raft.go 2 server %d of %s", id, list(members))
 }
 
-// appendLine appends a record to b as a line of the file.
 func appendLine(b []byte, record string) []byte {
 	return fmt.Appendf(b, "%08x %s\n", crc32.ChecksumIEEE([]byte(record)), record)
 }
@@ -1132,17 +1111,17 @@ func intact(line []byte) string {
 // bytes of data are good; the rest is a torn tail. The error names the line.
 func replay(data []byte, header string) (p persistent, good int, err error) {
 	p.log = []*entry{{}}
+	isIntact := func(line []byte) bool { return intact(line) != "" }
 	for line := 1; good < len(data); line++ {
 		rest := data[good:]
 		end := bytes.IndexByte(rest, '\n')
 		record := intact(rest[:max(end, 0)])
-		isIntact := func(line []byte) bool { return intact(line) != "" }
 		switch {
-		case record != "" && line > 1:
-			err = p.replayRecord(record)
-		case record != "" && record != header:
+		case line == 1 && record == header:
+		case line == 1 && record != "":
 			err = wrongHeader(record, header)
 		case record != "":
+			err = p.replayRecord(record)
 		case line == 1 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3]
 			err = errors.New("this is not a file of this program, or its first line is damaged")
 		case slices.ContainsFunc(bytes.Split(rest, []byte{'\n'})[1:], isIntact): // [DK4]
@@ -1199,7 +1178,6 @@ func (p *persistent) replayRecord(record string) error {
 	return nil
 }
 
-// disk is a server's file.
 type disk struct {
 	name string
 	file *os.File
@@ -1207,38 +1185,31 @@ type disk struct {
 	size int64       // as this server left it
 }
 
-// openDisk opens or creates the file of server id in dir and replays it. torn is how many bytes
-// were cut off at its end.
+// openDisk opens or creates server id's file and replays it. torn counts the bytes cut off.
 func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn int, err error) {
 	d = &disk{name: filepath.Join(dir, fmt.Sprintf("server-%d.log", id))}
-	var data []byte
-	if err = os.MkdirAll(filepath.Dir(d.name), 0o755); err == nil {
-		d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
-	}
-	if err == nil {
-		data, err = os.ReadFile(d.name)
-	}
-	if err != nil {
+	err1 := os.MkdirAll(filepath.Dir(d.name), 0o755)
+	d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	data, err2 := os.ReadFile(d.name)
+	if err = cmp.Or(err1, err, err2); err != nil {
 		return
 	}
-	p, good, err := replay(data, header(id, members))
+	first := header(id, members)
+	p, good, err := replay(data, first)
 	if err != nil {
 		return d, p, 0, fmt.Errorf("%s %w", d.name, err)
 	}
 	torn, d.size = len(data)-good, int64(len(data))
-	if d.info, err = d.file.Stat(); err == nil {
-		err = d.check()
-	}
-	if err == nil && torn > 0 {
+	d.info, err = d.file.Stat()
+	if err = cmp.Or(err, d.check()); err == nil && torn > 0 {
 		err = os.Truncate(d.name, int64(good)) // [DK3]
 		d.size = int64(good)
 	}
-	var first []string
-	if good == 0 {
-		first = []string{header(id, members)} // [DK1]
+	if err == nil && good == 0 {
+		err = d.append([]string{first}) // [DK1]
 	}
 	// An old file is synced, too: whoever wrote it may have died before its own fsync.
-	return d, p, torn, cmp.Or(err, d.append(first), d.file.Sync(), syncFolders(d.name))
+	return d, p, torn, cmp.Or(err, d.file.Sync(), syncFolders(d.name))
 }
 
 // append writes records and returns when they are on the disk, or an error, after which nothing is
@@ -1271,24 +1242,22 @@ func (d *disk) check() error {
 	return nil
 }
 
-// syncFolders makes the name of a new file durable: its folder, and those above it, which may be
-// new as well. It goes by a folder that is not ours, and by a file system that syncs no folders.
+// syncFolders makes a new file's name durable: its folder, and those above, which may be new, too.
+// A folder that is not ours, or a file system that syncs none, is no reason not to start.
 func syncFolders(name string) error {
-	dir := filepath.Dir(name)
-	folder, err := os.Open(dir)
-	if err == nil {
-		err = folder.Sync()
-		folder.Close()
+	for dir := filepath.Dir(name); dir != name; name, dir = dir, filepath.Dir(dir) {
+		folder, err := os.Open(dir)
+		if err == nil {
+			err = folder.Sync()
+			folder.Close()
+		}
+		harmless := runtime.GOOS == "windows" || errors.Is(err, os.ErrPermission) ||
+			errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
+		if err != nil && !harmless {
+			return err
+		}
 	}
-	harmless := runtime.GOOS == "windows" || errors.Is(err, os.ErrPermission) ||
-		errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
-	if err != nil && !harmless {
-		return err
-	}
-	if dir == name {
-		return nil
-	}
-	return syncFolders(dir)
+	return nil
 }
 
 // ---- 12. Network --------------------------------------------------------------------------------
@@ -1308,7 +1277,6 @@ type addressMap map[int]netip.AddrPort
 
 func (a addressMap) ids() []int { return slices.Sorted(maps.Keys(a)) }
 
-// datagram is anything that travels. It has one body.
 type datagram struct {
 	Message
 	ClientRequest *request     `json:"clientRequest,omitempty"`
@@ -1363,7 +1331,6 @@ func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (a
 	return &d.Message, nil
 }
 
-// validClient reports whether a request may name this client.
 func validClient(client string) bool {
 	outside := func(c rune) bool { return c <= ' ' || c > '~' }
 	return client != "" && len(client) <= maxClient && !strings.ContainsFunc(client, outside)
@@ -1437,7 +1404,6 @@ type host struct {
 	faults    faults // chapter 16
 
 	untold int       // datagrams that were dropped or not sent since toldAt
-	why    string    // the last of them was
 	toldAt time.Time // when a complaint was told last
 }
 
@@ -1446,13 +1412,11 @@ const maxInputs = 4096
 
 func (h *host) run() {
 	defer func() {
-		switch r := recover().(type) {
-		case brokenInvariant:
-			fatal("broken invariant: %s; this is a bug or a forged message, and the server stops "+
-				"before it spreads", r)
-		case error:
-			panic(r) // Go's own
+		r := recover()
+		if broken, ours := r.(brokenInvariant); ours {
+			fatal("broken invariant: %s; this is a bug or a forged message", broken)
 		}
+		panic(r) // Go's own
 	}()
 	for {
 		h.turn()
@@ -1480,10 +1444,6 @@ func (h *host) turn() {
 	if ticked {
 		inputs = append(inputs, tick{})
 	}
-	if h.untold > 0 && time.Since(h.toldAt) >= time.Second { // a flood must not flood the screen
-		h.server.tell(1, "fault", "%d datagrams, the last %s", h.untold, h.why)
-		h.untold, h.toldAt = 0, time.Now()
-	}
 	h.step(inputs...)
 }
 
@@ -1498,8 +1458,8 @@ func (h *host) takeWaiting(inputs []input) []input {
 func (h *host) take(inputs []input, in any) []input {
 	switch in := in.(type) {
 	case *consoleLine:
-		h.step(inputs...) // what came before
-		h.execute(in)     // chapter 15
+		h.step(inputs...)   // what came before
+		h.answerConsole(in) // chapter 15
 		return nil
 	case error:
 		h.complain("dropped", in)
@@ -1509,8 +1469,7 @@ func (h *host) take(inputs []input, in any) []input {
 			return inputs
 		}
 		if err := h.server.cannotAnswer(in); err != nil {
-			h.complain("dropped", err)
-			return inputs
+			return h.take(inputs, err)
 		}
 	}
 	return append(inputs, in)
@@ -1532,9 +1491,7 @@ func (h *host) perform(out Output) {
 		h.send(&out.Send[i])
 	}
 	for _, r := range out.Reply {
-		if r.Leader != none {
-			r.Address = h.addresses[r.Leader].String()
-		}
+		r.Address = h.addresses[r.Leader] // the zero address, if there is no leader
 		h.write(encode(datagram{ClientReply: &r}), r.to)
 	}
 	h.narrate(append(out.Trace, h.server.out.Trace...)) // the second: what befell messages here
@@ -1556,10 +1513,12 @@ func (h *host) write(data []byte, to netip.AddrPort) {
 
 func (h *host) complain(what string, err error) {
 	h.untold++
-	h.why = fmt.Sprintf("%s: %v", what, err)
+	if time.Since(h.toldAt) >= time.Second { // a flood must not flood the screen
+		h.server.tell(1, "fault", "%d datagrams, the last %s: %v", h.untold, what, err)
+		h.untold, h.toldAt = 0, time.Now()
+	}
 }
 
-// readDatagrams puts what arrives into the channel.
 func (h *host) readDatagrams(self int) {
 	buf := make([]byte, maxDatagram+1)
 	for {
@@ -1594,9 +1553,7 @@ func fatal(format string, args ...any) {
 	os.Exit(1)
 }
 
-// =================================================================================================
-// PART IV. THE LABORATORY
-// =================================================================================================
+// PART IV. THE LABORATORY =========================================================================
 
 // ---- 14. Narration and the terminal -------------------------------------------------------------
 //
@@ -1627,12 +1584,12 @@ func (s *server) tell(level int, tag, format string, args ...any) {
 	s.count(tag)
 	if level <= s.watch {
 		s.lamport++
-		s.write(tag, fmt.Sprintf(format, args...))
+		s.trace(tag, fmt.Sprintf(format, args...))
 	}
 }
 
-// write narrates something with the present Lamport number.
-func (s *server) write(tag, text string) {
+// trace narrates something with the present Lamport number.
+func (s *server) trace(tag, text string) {
 	s.out.Trace = append(s.out.Trace, clip(fmt.Sprintf("%5d S%d %c t%-2d %-7s %s",
 		s.lamport, s.id, "FCL"[s.role], s.currentTerm, tag, text), width))
 }
@@ -1648,7 +1605,7 @@ func (s *server) tellSent(tag string, m *Message) (lamport int) {
 		more = fmt.Sprintf(" (up to #%d unanswered)", w.unansweredIndex)
 	}
 	if s.level(m) <= s.watch {
-		s.write(tag, fmt.Sprintf("->S%d %v%s", m.To, m, more))
+		s.trace(tag, fmt.Sprintf("->S%d %v%s", m.To, m, more))
 	}
 	if r := m.AppendEntriesReply; r != nil && r.Success {
 		s.confirmed = r.MatchIndex
@@ -1659,7 +1616,7 @@ func (s *server) tellSent(tag string, m *Message) (lamport int) {
 func (s *server) hear(m *Message) {
 	s.lamport = max(s.lamport, min(m.At, maxNumber/2)) + 1 // a forged one must not overflow
 	if max(2, s.level(m)) <= s.watch {
-		s.write("heard", fmt.Sprintf("<-S%d t%d %v", m.From, m.Term, m))
+		s.trace("heard", fmt.Sprintf("<-S%d t%d %v", m.From, m.Term, m))
 	}
 }
 
@@ -1785,7 +1742,7 @@ func openScreen(o options) *screen {
 	if terminal && o.id != none && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
 		sc.format = fmt.Sprintf("\x1b[%dm%%s\x1b[0m\n", 31+(o.id+5)%6)
 	}
-	go sc.narrate()
+	go sc.run()
 	return sc
 }
 
@@ -1794,7 +1751,7 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-func (sc *screen) narrate() {
+func (sc *screen) run() {
 	for line := range sc.lines {
 		sc.show(fmt.Sprintf(sc.format, line))
 	}
@@ -1808,59 +1765,47 @@ func (sc *screen) show(text string) {
 	io.WriteString(sc.err, text)
 }
 
-// print writes an answer.
-func (sc *screen) print(text string) {
-	if sc.prompting.Load() {
-		text = wipe + text
-	}
-	fmt.Fprintln(sc.out, text)
-}
-
 // ---- 15. Console --------------------------------------------------------------------------------
 //
 // The console is a client, also of the server whose terminal it shares. What concerns the data
 // (set, get, …) it sends to the leader in the client's form and repeats until there is an answer.
 // What concerns servers (status, cut, …) it sends to their loops. One table holds every command.
 
-// command is one row of the table.
 type command struct {
 	name, args, help string
 	by               string // "leader" (as a client's command), "servers" or "console"
 }
 
-// commands is the table, from which help and the errors come.
-func commands() []command {
-	return []command{
-		{"help", "", "list the commands", "console"},
-		{"status", "", "role, term, vote, leader, log, timer, faults", "servers"},
-		{"logs", "[on|off]", "draw all logs; on: after every command", "console"},
-		{"rules", "", "how often each rule has fired", "servers"},
-		{"set", "KEY VALUE", "write; answered once it is applied", "leader"},
-		{"get", "KEY", "linearizable read, without a log entry", "leader"},
-		{"del", "KEY", "delete", "leader"},
-		{"incr", "KEY [N]", "add N, or 1", "leader"},
-		{"cas", "KEY OLD NEW", "set to NEW if it is OLD", "leader"},
-		{"peek", "KEY", "read a server's own table, perhaps stale", "servers"},
-		{"timeout", "", "end the election timeout now", "servers"},
-		{"beat", "", "leader: let a heartbeat interval pass now", "servers"},
-		{"tick", "off|on|N", "stop the clock, let it run, let N pass", "servers"},
-		{"cut", "WHOM [vote|append]", "cut the wires to 2,3 or all", "servers"},
-		{"heal", "", "end cuts and noise", "servers"},
-		{"noise", "PERCENT", "lose, double, delay what is sent", "servers"},
-		{"hold", "", "queue arriving messages; again: list them", "servers"},
-		{"release", "[N]", "handle N, or all and queue no more", "servers"},
-		{"kill", "WHOM", "kill -9 a server's process (go run .)", "console"},
-		{"start", "WHOM", "start it again", "console"},
-		{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 all", "servers"},
-		{"quit", "", "leave, and end the servers of this terminal", "console"},
-	}
+var commands = []command{
+	{"help", "", "list the commands", "console"},
+	{"status", "", "role, term, vote, leader, log, timer, faults", "servers"},
+	{"logs", "[on|off]", "draw all logs; on: after every command", "console"},
+	{"rules", "", "how often each rule has fired", "servers"},
+	{"set", "KEY VALUE", "write; answered once it is applied", "leader"},
+	{"get", "KEY", "linearizable read, without a log entry", "leader"},
+	{"del", "KEY", "delete", "leader"},
+	{"incr", "KEY [N]", "add N, or 1", "leader"},
+	{"cas", "KEY OLD NEW", "set to NEW if it is OLD", "leader"},
+	{"peek", "KEY", "read a server's own table, perhaps stale", "servers"},
+	{"timeout", "", "end the election timeout now", "servers"},
+	{"beat", "", "leader: let a heartbeat interval pass now", "servers"},
+	{"tick", "off|on|N", "stop the clock, let it run, let N pass", "servers"},
+	{"cut", "WHOM [vote|append]", "cut the wires to 2,3 or all", "servers"},
+	{"heal", "", "end cuts and noise", "servers"},
+	{"noise", "PERCENT", "lose, double, delay what is sent", "servers"},
+	{"hold", "", "queue arriving messages; again: list them", "servers"},
+	{"release", "[N]", "handle N, or all and queue no more", "servers"},
+	{"kill", "WHOM", "kill -9 a server's process (go run .)", "console"},
+	{"start", "WHOM", "start it again", "console"},
+	{"watch", "LEVEL", "0 silence, 1 roles, 2 messages, 3 all", "servers"},
+	{"quit", "", "leave, and end the servers of this terminal", "console"},
 }
 
 // findCommand finds the row for a line, and splits and counts its arguments.
 func findCommand(line string) (command, []string, error) {
 	verb, rest := cutWord(line)
 	args, near := strings.Fields(rest), "help lists them"
-	for _, c := range commands() {
+	for _, c := range commands {
 		most := len(strings.Fields(c.args))
 		least := most - strings.Count(c.args, "[")
 		switch {
@@ -1894,8 +1839,8 @@ func parseServers(word string, all []int) (ids []int, err error) {
 	return ids, nil
 }
 
-// execute runs a console's line in the loop and answers it. Other machines may not command.
-func (h *host) execute(l *consoleLine) {
+// answerConsole runs a console's line in the loop and answers it. Other machines may not command.
+func (h *host) answerConsole(l *consoleLine) {
 	r := &reply{Serial: l.Serial}
 	cmd, args, err := findCommand(l.Command)
 	switch from := l.to.Addr(); {
@@ -2068,7 +2013,6 @@ func align(cells []string) (widest int) {
 	return widest
 }
 
-// console reads commands, runs them and prints their answers.
 type console struct {
 	self      int              // the server whose terminal this is, or none
 	processes map[int]*process // of a cluster: what kill and start work on; or nil
@@ -2121,8 +2065,7 @@ func (c *console) readLines(in io.Reader) {
 	}
 }
 
-// runLine runs the commands of a line. A semicolon separates them and # begins a comment, but only
-// as words of their own.
+// runLine runs a line. As words of their own, ; separates commands and # begins a comment.
 func (c *console) runLine(line string) {
 	if !printable(line) {
 		c.print("", failure("not printable text, nothing done (rlwrap gives you history)"))
@@ -2147,27 +2090,26 @@ func (c *console) exec(line string) {
 		ids, wrong = parseServers(whom, c.ids)
 	}
 	cmd, args, err := findCommand(line)
-	answers := map[int]answer{}
 	switch err = cmp.Or(wrong, err); {
 	case err != nil:
-		answers[none] = failure("%v", err)
+		c.print("", failure("%v", err))
 	case cmd.by == "servers":
-		answers = c.have(ids, line)
-	case whom != "" && (cmd.by == "console" || len(ids) > 1):
-		answers[none] = failure("%s is not for @%s; say it without", cmd.name, whom)
-	case cmd.by == "console":
-		answers[none] = c.here(cmd.name, append(args, "")[0])
-	case whom == "":
-		answers[none] = c.asClient(line, none)
-	default:
-		answers[ids[0]] = c.asClient(line, ids[0])
-	}
-	for _, id := range slices.Sorted(maps.Keys(answers)) {
-		prefix := ""
-		if id != none && (whom != "" || c.self == none) {
-			prefix = name(id) + ": "
+		answers := c.have(ids, line)
+		for _, id := range ids {
+			prefix := name(id) + ": "
+			if whom == "" && c.self != none {
+				prefix = "" // its own server
+			}
+			c.print(prefix, answers[id])
 		}
-		c.print(prefix, answers[id])
+	case whom != "" && (cmd.by == "console" || len(ids) > 1):
+		c.print("", failure("%s is not for @%s; say it without", cmd.name, whom))
+	case cmd.by == "console":
+		c.print("", c.here(cmd.name, append(args, "")[0]))
+	case whom == "":
+		c.print("", c.asClient(line, none))
+	default:
+		c.print(name(ids[0])+": ", c.asClient(line, ids[0]))
 	}
 	if cmd.by != "leader" || whom != "" || c.drawing {
 		time.Sleep(aftermath) // so that the next command sees what this one set off
@@ -2187,7 +2129,11 @@ func (c *console) print(prefix string, a answer) {
 		c.failed = true
 		text = strings.Replace("error: "+a.Error, "error: "+unknown, unknown, 1)
 	}
-	c.screen.print(prefix + strings.ReplaceAll(text, "\n", "\n"+prefix))
+	text = prefix + strings.ReplaceAll(text, "\n", "\n"+prefix)
+	if c.screen.prompting.Load() {
+		text = wipe + text
+	}
+	fmt.Fprintln(c.screen.out, text)
 }
 
 // have has servers run a line. It is sent once only: a line may not be safe to run twice.
@@ -2200,19 +2146,19 @@ func (c *console) have(ids []int, line string) map[int]answer {
 		patience += 2 * time.Duration(n) * tickApart
 	}
 	var to []netip.AddrPort
+	answers := map[int]answer{}
 	for _, id := range ids {
-		if !c.killed(id) {
-			to = append(to, c.addresses[id])
-		}
-	}
-	replies, answers := c.ask(to, d, patience), map[int]answer{}
-	for _, id := range ids {
-		if r := replies[c.addresses[id]]; r != nil {
-			answers[id] = r.answer
-		} else if c.killed(id) {
+		if p := c.processes[id]; p != nil && p.killed.Load() {
 			answers[id] = answer{Result: "killed"}
-		} else {
-			answers[id] = failure(unknown + "; is it running?")
+			continue
+		}
+		answers[id] = failure(unknown + "; is it running?")
+		to = append(to, c.addresses[id])
+	}
+	came := c.ask(to, d, patience)
+	for _, id := range ids {
+		if r := came[c.addresses[id]]; r != nil {
+			answers[id] = r.answer
 		}
 	}
 	return answers
@@ -2226,17 +2172,17 @@ func (c *console) ask(to []netip.AddrPort, d datagram, patience time.Duration) r
 	for _, address := range to {
 		c.conn.WriteToUDPAddrPort(encode(d), address)
 	}
-	buf, until, replies := make([]byte, maxDatagram+1), time.Now().Add(patience), replies{}
+	buf, until, came := make([]byte, maxDatagram+1), time.Now().Add(patience), replies{}
 	c.conn.SetReadDeadline(until)
-	for len(replies) < len(to) && time.Now().Before(until) {
+	for len(came) < len(to) && time.Now().Before(until) {
 		var d datagram
 		n, from, _ := c.conn.ReadFromUDPAddrPort(buf) // some systems report a dead server here
 		json.Unmarshal(buf[:n], &d)
 		if r := cmp.Or(d.ClientReply, d.ConsoleReply); r != nil && r.Serial == c.serial {
-			replies[netip.AddrPortFrom(from.Addr().Unmap(), from.Port())] = r
+			came[netip.AddrPortFrom(from.Addr().Unmap(), from.Port())] = r
 		}
 	}
-	return replies
+	return came
 }
 
 // asClient sends a command to the leader, wherever that is, until it is answered. Repeats carry the
@@ -2281,26 +2227,22 @@ func (c *console) asClient(line string, at int) answer {
 
 // following returns the address to ask next: the one that a redirect names, or the next server's.
 func (c *console) following(to netip.AddrPort, r *reply) netip.AddrPort {
-	if r != nil && r.Leader != none {
-		address, err := netip.ParseAddrPort(r.Address)
-		if err == nil && c.addresses[r.Leader] != address {
-			c.screen.show(fmt.Sprintf("leader S%d at %v is not in our list\n", r.Leader, address))
+	if r != nil && r.Address.IsValid() {
+		if c.addresses[r.Leader] != r.Address {
+			c.screen.show(fmt.Sprintf("leader S%d at %v is not in our list\n", r.Leader, r.Address))
 		}
-		if err == nil {
-			return address
-		}
+		return r.Address
 	}
 	at := slices.IndexFunc(c.ids, func(id int) bool { return c.addresses[id] == to })
 	return c.addresses[c.ids[(at+1)%len(c.ids)]]
 }
 
-// here runs a command of the console itself.
 func (c *console) here(verb, arg string) answer {
 	switch verb {
 	case "help":
 		text := "@2 LINE, @2,3 LINE and @all LINE run a line at other servers.\n" +
 			"As words of their own, ; separates commands and # begins a comment."
-		for _, cmd := range commands() {
+		for _, cmd := range commands {
 			text += fmt.Sprintf("\n%-8s%-19s%s", cmd.name, cmd.args, cmd.help)
 		}
 		return answer{Result: text}
@@ -2312,14 +2254,13 @@ func (c *console) here(verb, arg string) answer {
 			return c.logs()
 		}
 		c.drawing = arg == "on"
-		return answer{Result: "ok"}
-	}
-	if c.processes == nil {
-		return failure("kill and start need the terminal of a cluster (go run .); " +
-			"elsewhere, the system's kill -9 does it")
-	}
-	if err := c.change(arg, verb); err != nil {
-		return failure("%v", err)
+	case "kill", "start":
+		if c.processes == nil {
+			return failure("kill and start need the terminal of a cluster (go run .)")
+		}
+		if err := c.change(arg, verb); err != nil {
+			return failure("%v", err)
+		}
 	}
 	return answer{Result: "ok"}
 }
@@ -2355,8 +2296,8 @@ type faults struct {
 	cut      map[int]string // by server: "vote", "append" or "all" messages, in both directions
 	noise    int            // percent of the messages that are lost, doubled, delayed
 	clockOff bool
-	holding  bool       // messages that arrive wait in held
-	held     []*Message // at most maxInputs
+	holding  bool // messages that arrive wait in held
+	held     []*Message
 }
 
 // Bounds: the longest delay of noise, in ticks, and tick N with the time between its ticks.
@@ -2382,10 +2323,8 @@ func (h *host) keepsOut(m *Message) bool {
 	case f.cuts(m.From, m):
 		h.server.lamport = max(h.server.lamport, min(m.At, maxNumber/2))
 		h.tellLost(m, "x<", m.From, "cut")
-	case f.holding && len(f.held) < maxInputs:
-		f.held = append(f.held, m)
 	case f.holding:
-		h.complain("dropped", errors.New("too many messages are held"))
+		f.held = append(f.held, m)
 	default:
 		return false
 	}
@@ -2447,8 +2386,7 @@ func (h *host) cutWires(word, kind string) error {
 	return err
 }
 
-// passTime stops the clock, lets it run, or lets N ticks pass. Between two ticks there is time for
-// what others send.
+// passTime stops the clock, lets it run, or lets N ticks pass, with time for messages between.
 func (h *host) passTime(arg string) error {
 	if arg == "on" || arg == "off" {
 		h.faults.clockOff = arg == "off"
@@ -2496,7 +2434,6 @@ func (h *host) release(arg string) (err error) {
 // starts, kills and starts again. A server of a cluster narrates to the same terminal. It reads its
 // parent's pipe and leaves when that ends, so none outlives the cluster, whatever happens to it.
 
-// options is the command line.
 type options struct {
 	n, id, watch int
 	peers, dir   string
@@ -2550,11 +2487,9 @@ func parseOptions(args []string) (o options, err error) {
 		return o, fmt.Errorf("-tick %v is not from 1ms to 1m", o.tick)
 	case given["n"] && given["peers"]:
 		return o, errors.New("-n and -peers both say who the servers are; give one of them")
-	case given["id"] && (o.client || len(o.args) > 0):
-		return o, errors.New("-id runs a server, and -client or a command asks one; give one")
 	case !between(0, o.watch, 3):
 		return o, fmt.Errorf("-watch %d is not from 0 to 3", o.watch)
-	case !given["peers"] && !between(1, o.n, 99):
+	case !between(1, o.n, 99):
 		return o, fmt.Errorf("-n %d is not from 1 to 99", o.n)
 	}
 	for id := 1; id <= o.n && !given["peers"]; id++ {
@@ -2573,18 +2508,16 @@ func parsePeers(peers string) (addressMap, error) {
 	var first netip.Addr
 	for _, peer := range strings.Split(peers, ",") {
 		word, hostPort, _ := strings.Cut(peer, "=")
-		id, err := parseNumber(word, 1, maxNumber)
-		if err != nil {
-			return nil, fmt.Errorf("-peers: %s is not ID=HOST:PORT, IDs from 1 on", quote(peer))
-		}
-		resolved, err := net.ResolveUDPAddr("udp", hostPort)
-		if err != nil {
-			return nil, fmt.Errorf("-peers: %s: %v", quote(peer), err)
-		}
-		address := netip.AddrPortFrom(resolved.AddrPort().Addr().Unmap(), uint16(resolved.Port))
-		ip := address.Addr()
+		id, noID := parseNumber(word, 1, maxNumber)
+		resolved, noAddress := net.ResolveUDPAddr("udp", hostPort)
+		ip := resolved.AddrPort().Addr().Unmap()
+		address := netip.AddrPortFrom(ip, resolved.AddrPort().Port())
 		first = cmp.Or(first, ip)
 		switch {
+		case noID != nil:
+			return nil, fmt.Errorf("-peers: %s is not ID=HOST:PORT, IDs from 1 on", quote(peer))
+		case noAddress != nil:
+			return nil, fmt.Errorf("-peers: %s: %v", quote(peer), noAddress)
 		case addresses[id].IsValid() || taken[address]:
 			return nil, fmt.Errorf("-peers: number or address of %s is there twice", quote(peer))
 		case !ip.IsValid() || ip.IsUnspecified() || address.Port() == 0:
@@ -2678,10 +2611,10 @@ const (
 	clusterPrompt = "raft> "
 )
 
-// process is a server that the cluster's console has started.
 type process struct {
 	cmd    *exec.Cmd
-	killed atomic.Bool   // by us
+	killed atomic.Bool // by us
+	ended  atomic.Bool
 	gone   chan struct{} // closed when it has ended
 }
 
@@ -2704,9 +2637,12 @@ func runCluster(o options) {
 func (c *console) change(whom, verb string) error {
 	ids, err := parseServers(whom, c.ids)
 	for _, id := range ids {
-		if runs := c.runs(id); runs != (verb == "kill") {
-			is := map[bool]string{true: "is", false: "is not"}[runs]
-			return fmt.Errorf("server %d %s running; nothing was done", id, is)
+		p := c.processes[id]
+		switch runs := p != nil && !p.ended.Load(); {
+		case runs && verb == "start":
+			return fmt.Errorf("server %d is running; nothing was done", id)
+		case !runs && verb == "kill":
+			return fmt.Errorf("server %d is not running; nothing was done", id)
 		}
 	}
 	for _, id := range ids {
@@ -2733,8 +2669,8 @@ func (c *console) start(id int) error {
 	if err = cmp.Or(err, err1, err2); err == nil {
 		err = cmd.Start()
 	}
-	if word := make([]byte, 1); err == nil {
-		if n, _ := stdout.Read(word); n == 0 {
+	if err == nil {
+		if _, ended := stdout.Read(make([]byte, 1)); ended != nil { // else it says ready
 			err = cmd.Wait()
 		}
 	}
@@ -2749,26 +2685,10 @@ func (c *console) start(id int) error {
 			c.screen.show(fmt.Sprintf("server %d has ended (%v); start %[1]d starts it again\n",
 				id, cmd.ProcessState))
 		}
+		p.ended.Store(true)
 		close(p.gone)
 	}()
 	return nil
-}
-
-func (c *console) runs(id int) bool {
-	if c.processes[id] == nil {
-		return false
-	}
-	select {
-	case <-c.processes[id].gone:
-		return false
-	default:
-		return true
-	}
-}
-
-// killed reports whether this console has killed a server.
-func (c *console) killed(id int) bool {
-	return c.processes[id] != nil && c.processes[id].killed.Load()
 }
 
 func (c *console) kill(id int) {

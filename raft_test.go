@@ -239,31 +239,13 @@ func told(out Output) string {
 
 // records lists what goes to the disk: "t3 v2" is a term and its vote, "#4t3" an entry.
 func records(out Output) string {
-	return join(out.Persist, func(text string) string {
-		r := recordOf(text)
-		if r.entry != nil {
-			return fmt.Sprintf("#%dt%d", r.index, r.entry.Term)
+	return join(out.Persist, func(record string) string {
+		words := strings.Fields(record)
+		if words[0] == "term" {
+			return fmt.Sprintf("t%s v%s", words[1], words[3])
 		}
-		return fmt.Sprintf("t%d v%d", r.term, r.vote)
+		return fmt.Sprintf("#%st%s", words[0], words[1])
 	})
-}
-
-// record is a record of the disk, taken apart: an entry at an index, or a term with its vote.
-type record struct {
-	index, term, vote int
-	entry             *entry
-}
-
-func recordOf(text string) (r record) {
-	if strings.HasPrefix(text, "term ") {
-		fmt.Sscanf(text, "term %d vote %d", &r.term, &r.vote)
-		return r
-	}
-	index, rest, _ := strings.Cut(text, " ")
-	r.index, _ = strconv.Atoi(index)
-	r.entry = new(entry)
-	must(r.entry.UnmarshalText([]byte(rest)) == nil, "a record can be read: "+text)
-	return r
 }
 
 // standing is a server's role, term and vote: "F t3 v2".
@@ -321,15 +303,13 @@ var narrationLine = regexp.MustCompile(
 // nothing promises more than that disk holds, and narration keeps its format.
 func stepSafely(t *testing.T, s *server, inputs ...input) Output {
 	t.Helper()
-	term, vote, log := s.currentTerm, s.votedFor, slices.Clone(s.log)
+	disk := s.persistent
+	disk.log = slices.Clone(s.log)
 	out := s.Step(inputs...)
-	for _, text := range out.Persist {
-		if r := recordOf(text); r.entry == nil {
-			term, vote = r.term, r.vote
-		} else {
-			log = append(log[:r.index], r.entry)
-		}
+	for _, record := range out.Persist {
+		disk.replayRecord(record)
 	}
+	term, vote, log := disk.currentTerm, disk.votedFor, disk.log
 	same(t, "Persist/the disk is equal to the memory", all(term, vote, termsOf(log)),
 		all(s.currentTerm, s.votedFor, termsOf(s.log)))
 	for i, m := range append(slices.Clone(out.Early), out.Send...) {
@@ -1659,8 +1639,8 @@ func TestClientForm(t *testing.T) {
 	for want, r := range map[string]*reply{
 		`"result":"1"`:         {answer: answer{Result: "1"}},
 		`"error":"x is \"2\""`: {answer: answer{Error: `x is "2"`}},
-		`"error":"no","leader":2,"address":"[::1]:2"`: {answer: answer{Error: "no"}, Leader: 2,
-			Address: "[::1]:2"},
+		`"error":"no","leader":2,"address":"127.0.0.1:5001"`: {answer: answer{Error: "no"}, Leader: 2,
+			Address: clientAt},
 	} {
 		r.Client, r.Serial = "c7", 1
 		want = `{"clientReply":{"client":"c7","serial":1,` + want + "}}\n"
@@ -1831,7 +1811,7 @@ func arrived(t *testing.T, ear *net.UDPConn) []byte {
 
 func screenOn(w io.Writer) *screen {
 	sc := &screen{lines: make(chan string, 100), out: w, err: w, format: "%s\n"}
-	go sc.narrate()
+	go sc.run()
 	return sc
 }
 
@@ -1862,8 +1842,10 @@ func TestPerform(t *testing.T) {
 		want := `{"clientReply":{"serial":0,"error":"not the leader"` + more + "}}\n"
 		same(t, "leader and address, or neither", string(arrived(t, ear)), want)
 	}
+	h.server.watch = 1
 	h.write([]byte("x"), netip.AddrPort{})
-	same(t, "a send that fails is not loss", all(h.untold, strings.HasPrefix(h.why, "not sent: ")), "1 true")
+	told := fmt.Sprint(h.server.out.Trace)
+	same(t, "a send that fails is not loss", strings.Contains(told, "the last not sent: "), true)
 }
 
 // TestTickComesLast: a heartbeat that waits in the channel is heard before the tick of the timeout.
@@ -2078,8 +2060,7 @@ func TestOptions(t *testing.T) {
 		"-tick 999us", "error: -tick 999µs is not from 1ms to 1m", "-n 100", "error: -n 100 is not",
 		"-tick 61s", "error: -tick 1m1s is not", "-watch 4", "error: -watch 4 is not from 0 to 3",
 		"-watch -1", "error: -watch -1 is not", "-id 4", "error: -id 4 is not among the servers 1=",
-		"-id 0", "error: -id 0 is not", "-id 1 get x", "error: -id runs a server, and",
-		"-id 1 -client", "error: -id runs a server, and", "-peers 0=[::1]:1",
+		"-id 0", "error: -id 0 is not", "-peers 0=[::1]:1",
 		`error: -peers: "0=[::1]:1" is not ID=HOST:PORT`, "-peers 1=127.0.0.1:1,2=192.0.2.1:2",
 		"error: -peers: 127.0.0.1, 192.0.2.1: loopback", "-peers 1=127.0.0.1:1,2=[::1]:2",
 		"error: -peers: 127.0.0.1, ::1: IPv4 and IPv6", "-peers 1=127.0.0.1:1,2=127.0.0.1:1",
@@ -2173,7 +2154,7 @@ func TestConsoleCommands(t *testing.T) {
 				h.step(h.take(nil, &m)...)
 				continue
 			}
-			h.execute(&consoleLine{Serial: 7, Command: line, to: addressOf(person)})
+			h.answerConsole(&consoleLine{Serial: 7, Command: line, to: addressOf(person)})
 			var d datagram
 			json.Unmarshal(arrived(t, person), &d)
 			same(t, "the number of the answer", d.ConsoleReply.Serial, 7)
@@ -2187,7 +2168,7 @@ func TestConsoleCommands(t *testing.T) {
 		same(t, row.line, got, fmt.Sprintf("%s,%s, S2 hears %s", row.answer, row.faults, row.heard))
 	}
 	h := hostOn(t, inRole(follower), t.TempDir())
-	h.execute(&consoleLine{Command: "cut all", to: netip.MustParseAddrPort("192.0.2.1:5")})
+	h.answerConsole(&consoleLine{Command: "cut all", to: netip.MustParseAddrPort("192.0.2.1:5")})
 	same(t, "another machine may not command", len(h.faults.cut), 0)
 }
 
@@ -2932,17 +2913,22 @@ func (w *world) stepped(n *node) {
 }
 
 // recorded judges one record of n, which leads to its next state, and puts it into the file.
-func (w *world) recorded(n *node, text string) {
-	n.data = appendLine(n.data, text)
-	is, r := *n.memory(), recordOf(text)
+func (w *world) recorded(n *node, record string) {
+	n.data = appendLine(n.data, record)
+	was := *n.memory()
+	is := was
 	is.end = len(n.data)
-	if r.entry == nil {
-		w.check(r.term > is.term || r.term == is.term && (is.vote == none || is.vote == r.vote),
-			"one vote per term", "S%d votes S%d and S%d in t%d", n.id, is.vote, r.vote, r.term)
-		is.term, is.vote = r.term, r.vote
+	if word, text, _ := strings.Cut(record, " "); word == "term" {
+		fmt.Sscanf(record, "term %d vote %d", &is.term, &is.vote)
+		once := was.vote == none || was.vote == is.vote
+		w.check(is.term > was.term || is.term == was.term && once, "one vote per term",
+			"S%d voted S%d in t%d: %s", n.id, was.vote, was.term, record)
 	} else {
-		w.check(0 < r.index && r.index <= is.log.index+1, "no gaps", "S%d: entry %d", n.id, r.index)
-		is.log = is.log.at(r.index - 1).then(r.entry)
+		index, _ := strconv.Atoi(word)
+		e := new(entry)
+		w.check(e.UnmarshalText([]byte(text)) == nil && 0 < index && index <= was.log.index+1,
+			"no gaps", "S%d: entry %s", n.id, record)
+		is.log = was.log.at(index - 1).then(e)
 		w.matches(n, is.term, is.log)
 	}
 	n.states = append(n.states, is)
@@ -3513,7 +3499,7 @@ RV2 | s.votedFor == none || s.votedFor == rv.CandidateID | true | Persist/yes ne
 RV2 | s.upToDate(rv.LastLogIndex, rv.LastLogTerm) | true | RV2/… unless its log is too old
 RV2 | lastLogIndex >= s.lastIndex() | lastLogIndex > s.lastIndex() | RV1/an equal term is not older
 AppendEntriesReceiver/AE3 | s.matches(index, e.Term) | (e == nil) | AE3/what is equal before
-Persist | "%d %v", len(s.log), e) | "%d 1", len(s.log)) | Persist/the disk is equal to the
+Persist | " " + e.String() | " 1" | Persist/the disk is equal to the
 AE1 | if term < s.currentTerm { // [AE1] | if false { | AE1/an older term, even where it
 AE2 | !s.matches(prev, ae.PrevLogTerm) | prev > s.lastIndex() | AE2/its term is off by one
 AE3 | s.matches(index, e.Term) | (e != nil && index <= s.lastIndex()) | AE2/… also if

@@ -1429,7 +1429,7 @@ func (h *host) run() {
 func (h *host) turn() {
 	work := make(chan bool)
 	if h.server.behind() {
-		close(work) // there are entries to apply, so do not wait
+		close(work) // which makes it ready: entries are left to apply, so do not wait
 	}
 	var inputs []input
 	ticked := false
@@ -1494,7 +1494,7 @@ func (h *host) perform(out Output) {
 		r.Address = h.addresses[r.Leader] // the zero address, if there is no leader
 		h.write(encode(datagram{ClientReply: &r}), r.to)
 	}
-	h.narrate(append(out.Trace, h.server.out.Trace...)) // the second: what befell messages here
+	h.narrate(append(out.Trace, h.server.out.Trace...)) // the Step, then what befell its messages
 	h.server.out.Trace = nil
 }
 
@@ -1942,8 +1942,6 @@ type logView struct {
 	Knows string         `json:"knows"` // of a leader: what it knows of the others
 }
 
-const maxCells = 200
-
 // viewLog shows each entry with its term and command, [committed] or (not).
 func (s *server) viewLog() *logView {
 	v := &logView{Last: s.lastIndex(), Cells: map[int]string{},
@@ -1985,8 +1983,8 @@ func drawLogs(views []*logView, columns int) string {
 			}
 			terms = append(terms, cell)
 		}
-		short := align(terms)
-		if whole = whole && align(cells)+min(8, index-1)*short <= room; !whole {
+		older := min(8, index-1) * align(terms)
+		if whole = whole && align(cells)+older <= room; !whole {
 			cells = terms
 		}
 		if room -= len(cells[0]); room < 0 {
@@ -2036,6 +2034,9 @@ const (
 	lineAnswer  = time.Second            // for a server's answer to a line
 	aftermath   = 30 * time.Millisecond  // for the messages that a command sets off
 	maxLine     = 1 << 20                // bytes of a line that the console reads
+	maxCells    = 200                    // entries that logs draws
+
+	unknown = "unknown: no answer" // begins the error of what may or may not be carried out
 )
 
 func newConsole(o options, screen *screen) *console {
@@ -2118,9 +2119,6 @@ func (c *console) exec(line string) {
 		c.screen.show(c.logs().Result + "\n")
 	}
 }
-
-// unknown begins the error of a command that may or may not be carried out.
-const unknown = "unknown: no answer"
 
 // print shows an answer with a prefix before each of its lines.
 func (c *console) print(prefix string, a answer) {
@@ -2253,7 +2251,9 @@ func (c *console) here(verb, arg string) answer {
 		if arg == "" {
 			return c.logs()
 		}
-		c.drawing = arg == "on"
+		if c.drawing = arg == "on"; !c.drawing && arg != "off" {
+			return failure("logs needs [on|off]")
+		}
 	case "kill", "start":
 		if c.processes == nil {
 			return failure("kill and start need the terminal of a cluster (go run .)")

@@ -1100,11 +1100,10 @@ func appendLine(b []byte, record string) []byte {
 
 // intact returns the record of a line, or "" if the checksum is wrong.
 func intact(line []byte) string {
-	record := string(line[min(len(line), 9):])
-	if string(line)+"\n" != string(appendLine(nil, record)) {
+	if len(line) < 10 || string(line[:9]) != fmt.Sprintf("%08x ", crc32.ChecksumIEEE(line[9:])) {
 		return ""
 	}
-	return record
+	return string(line[9:])
 }
 
 // replay reads a file that must begin with header. It returns the persistent state and how many

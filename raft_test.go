@@ -2583,7 +2583,7 @@ func (w *world) wake(c *client) {
 		w.invoke(c)
 	default:
 		w.count("client retries", true)
-		if w.chance(500) {
+		if w.calm > 0 || w.chance(500) { // in the calm it must not stay with a dead server
 			w.count("client moves", true)
 			c.guess = w.anybody()
 		}

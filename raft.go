@@ -2680,12 +2680,12 @@ func (c *console) start(id int) error {
 	c.processes[id] = p
 	go func() {
 		cmd.Wait()
+		p.ended.Store(true)
+		close(p.gone)
 		if !p.killed.Load() {
 			c.screen.show(fmt.Sprintf("server %d has ended (%v); start %[1]d starts it again\n",
 				id, cmd.ProcessState))
 		}
-		p.ended.Store(true)
-		close(p.gone)
 	}()
 	return nil
 }

@@ -1270,7 +1270,7 @@ func syncFolders(name string) error {
 //	→ {"console":{"serial":7,"command":"peek x"}}
 //	← {"consoleReply":{"serial":7,"result":"1"}}
 //
-// The result for logs is itself JSON: {"id":1,"head":"S1 F t2","last":1,"cells":{"1":"(1 x=1)"}}
+// The result for logs is itself JSON: {"head":"S1 F t2 ","last":1,"cells":{"1":"(1 x=1)"},…}
 
 type addressMap map[int]netip.AddrPort
 
@@ -1399,7 +1399,6 @@ type host struct {
 	clock     *time.Ticker
 	tick      time.Duration
 	screen    *screen
-	missed    int    // lines of narration that the screen did not take
 	faults    faults // chapter 16
 
 	untold int       // datagrams that were dropped or not sent since toldAt
@@ -1439,18 +1438,13 @@ func (h *host) turn() {
 		ticked = !h.faults.clockOff
 	case <-work:
 	}
-	inputs = h.takeWaiting(inputs)
+	for len(h.inputs) > 0 && len(inputs) < maxInputs {
+		inputs = h.take(inputs, <-h.inputs)
+	}
 	if ticked {
 		inputs = append(inputs, tick{})
 	}
 	h.step(inputs...)
-}
-
-func (h *host) takeWaiting(inputs []input) []input {
-	for len(h.inputs) > 0 && len(inputs) < maxInputs {
-		inputs = h.take(inputs, <-h.inputs)
-	}
-	return inputs
 }
 
 // take sorts what came out of the channel: what concerns the algorithm waits for the Step.
@@ -1548,7 +1542,11 @@ type brokenInvariant string
 // the loop calls it, the loop stands still meanwhile, so nothing is answered.
 func fatal(format string, args ...any) {
 	time.AfterFunc(time.Second, func() { os.Exit(1) })
-	fmt.Fprintf(os.Stderr, "error: "+format+"\n", args...)
+	format = "error: " + format + "\n"
+	if os.Getenv(inCluster) == clusterPrompt {
+		format = wipe + format
+	}
+	fmt.Fprintf(os.Stderr, format, args...)
 	os.Exit(1)
 }
 
@@ -1695,20 +1693,15 @@ func clip(text string, columns int) string {
 // narrate hands lines to the terminal. The loop never waits for it: what it does not take, because
 // a person has pressed Ctrl-S or nobody reads the pipe, is dropped and counted.
 func (h *host) narrate(lines []string) {
-	to, s := h.screen.lines, h.server
-	if h.missed > 0 && len(to) < cap(to)/2 {
-		to <- fmt.Sprintf("%5d S%d %d lines not shown", s.lamport, s.id, h.missed)
-		h.missed = 0
-	}
-	for _, line := range lines {
-		if h.missed > 0 || len(to) == cap(to) { // nobody else sends, so below this there is room
-			h.missed++
-			continue
-		}
-		to <- line
-	}
 	if len(lines) > 0 {
 		h.screen.prompt.Store(h.prompt())
+	}
+	for _, line := range lines {
+		select {
+		case h.screen.lines <- line:
+		default:
+			h.screen.missed.Add(1)
+		}
 	}
 }
 
@@ -1723,6 +1716,7 @@ func (h *host) prompt() string {
 // wipes the prompt and shows it again below.
 type screen struct {
 	lines     chan string // narration on its way to stderr
+	missed    atomic.Int64
 	out, err  io.Writer
 	format    string       // of a line of narration: its color
 	people    bool         // a person sits there
@@ -1735,7 +1729,7 @@ const wipe = "\r\x1b[K" // a control sequence: clear the line
 func openScreen(o options) *screen {
 	sc := &screen{lines: make(chan string, 1000), out: os.Stdout, err: os.Stderr, format: "%s\n"}
 	terminal := isTerminal(os.Stderr)
-	sc.people = terminal && isTerminal(os.Stdin) && isTerminal(os.Stdout) && len(o.args) == 0
+	sc.people = terminal && isTerminal(os.Stdin) && len(o.args) == 0
 	sc.prompting.Store(sc.people || os.Getenv(inCluster) == clusterPrompt)
 	sc.prompt.Store(clusterPrompt)
 	if terminal && o.id != none && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
@@ -1753,6 +1747,10 @@ func isTerminal(f *os.File) bool {
 func (sc *screen) run() {
 	for line := range sc.lines {
 		sc.show(fmt.Sprintf(sc.format, line))
+		if n := sc.missed.Load(); n > 0 && len(sc.lines) == 0 {
+			sc.show(fmt.Sprintf("%.5s %d lines not shown\n", line, n)) // with its Lamport number
+			sc.missed.Add(-n)
+		}
 	}
 }
 
@@ -1882,7 +1880,11 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 		}
 		h.step()
 	case "tick":
-		err = h.passTime(arg)
+		if arg == "on" || arg == "off" {
+			f.clockOff = arg == "off"
+		} else if _, err = parseNumber(arg, 1, maxTicks); err == nil {
+			h.step(tick{}) // the console sends N such lines
+		}
 	case "cut":
 		err = h.cutWires(arg, append(args, "all")[1])
 	case "heal":
@@ -1945,9 +1947,12 @@ type logView struct {
 func (s *server) viewLog() *logView {
 	v := &logView{Last: s.lastIndex(), Cells: map[int]string{},
 		Head: fmt.Sprintf("S%d %c t%d ", s.id, "FCL"[s.role], s.currentTerm)}
-	if s.role == leader {
+	if s.role == leader && len(s.peers) > 0 {
 		known := fmt.Sprintf("\nS%d: match %v next %v", s.id, s.matchIndex, s.nextIndex)
 		v.Knows = strings.ReplaceAll(known, "map", "")
+	}
+	if len(v.Knows) > width {
+		v.Knows = strings.Replace(v.Knows, " next", fmt.Sprintf("\nS%d: next", s.id), 1)
 	}
 	for index := max(1, v.Last-maxCells+1); index <= v.Last; index++ {
 		e, brackets := s.log[index], "()"
@@ -2095,6 +2100,9 @@ func (c *console) exec(line string) {
 		c.print("", failure("%v", err))
 	case cmd.by == "servers":
 		answers := c.have(ids, line)
+		if cmd.name == "tick" {
+			c.tickOn(ids, args[0], answers)
+		}
 		for _, id := range ids {
 			prefix := name(id) + ": "
 			if whom == "" && c.self != none {
@@ -2124,10 +2132,13 @@ func (c *console) print(prefix string, a answer) {
 	text := a.Result
 	if a.Error != "" {
 		c.failed = true
-		text = strings.Replace("error: "+a.Error, "error: "+unknown, unknown, 1)
+		text = a.Error
+		if !strings.HasPrefix(text, unknown) {
+			text = "error: " + text
+		}
 	}
 	text = prefix + strings.ReplaceAll(text, "\n", "\n"+prefix)
-	if c.screen.prompting.Load() {
+	if c.screen.prompting.Load() && isTerminal(os.Stdout) {
 		text = wipe + text
 	}
 	fmt.Fprintln(c.screen.out, text)
@@ -2137,11 +2148,6 @@ func (c *console) print(prefix string, a answer) {
 func (c *console) have(ids []int, line string) map[int]answer {
 	c.serial++
 	d := datagram{Console: &consoleLine{Serial: c.serial, Command: line}}
-	patience := lineAnswer
-	if verb, arg := cutWord(line); verb == "tick" {
-		n, _ := parseNumber(arg, 1, maxTicks)
-		patience += 2 * time.Duration(n) * tickApart
-	}
 	var to []netip.AddrPort
 	answers := map[int]answer{}
 	for _, id := range ids {
@@ -2152,13 +2158,25 @@ func (c *console) have(ids []int, line string) map[int]answer {
 		answers[id] = failure(unknown + "; is it running?")
 		to = append(to, c.addresses[id])
 	}
-	came := c.ask(to, d, patience)
+	came := c.ask(to, d, lineAnswer)
 	for _, id := range ids {
 		if r := came[c.addresses[id]]; r != nil {
 			answers[id] = r.answer
 		}
 	}
 	return answers
+}
+
+// tickOn has servers that answered tick N do the other N-1 ticks, each by a line of its own: in
+// between they go on with everything else.
+func (c *console) tickOn(ids []int, arg string, answers map[int]answer) {
+	n, _ := parseNumber(arg, 1, maxTicks)
+	silent := func(id int) bool { return answers[id].Result != "ok" }
+	for left := slices.Clone(ids); n > 1 && len(left) > 0; n-- {
+		time.Sleep(tickApart)
+		left = slices.DeleteFunc(left, silent)
+		maps.Copy(answers, c.have(left, "tick "+arg))
+	}
 }
 
 // replies are answers by the address that they come from.
@@ -2194,10 +2212,13 @@ func (c *console) asClient(line string, at int) answer {
 		to, patience = c.addresses[at], giveUpAfter
 	}
 	c.serial++
-	request := &request{Client: c.client, Serial: c.serial, Command: line}
+	request := datagram{ClientRequest: &request{c.client, c.serial, line, netip.AddrPort{}}}
 	silent := false
 	for until := time.Now().Add(patience); time.Now().Before(until); {
-		r := c.ask([]netip.AddrPort{to}, datagram{ClientRequest: request}, resendAfter)[to]
+		var r *reply
+		for from, came := range c.ask([]netip.AddrPort{to}, request, resendAfter) {
+			to, r = from, came // it may come late, from the server asked before
+		}
 		switch {
 		case r == nil: // the request was lost, or the answer, or the server
 			silent = true
@@ -2382,21 +2403,6 @@ func (h *host) cutWires(word, kind string) error {
 		h.faults.cut[id] = kind
 	}
 	delete(h.faults.cut, h.server.id) // it does nothing to oneself
-	return err
-}
-
-// passTime stops the clock, lets it run, or lets N ticks pass, with time for messages between.
-func (h *host) passTime(arg string) error {
-	if arg == "on" || arg == "off" {
-		h.faults.clockOff = arg == "off"
-		return nil
-	}
-	n, err := parseNumber(arg, 1, maxTicks)
-	for ; n > 0; n-- {
-		h.step(tick{})
-		time.Sleep(tickApart)
-		h.step(h.takeWaiting(nil)...)
-	}
 	return err
 }
 

@@ -1715,8 +1715,8 @@ func (h *host) prompt() string {
 // screen is the terminal. Answers go to stdout, all else to stderr. Where a person types, narration
 // wipes the prompt and shows it again below.
 type screen struct {
-	lines     chan string // narration on its way to stderr
-	missed    atomic.Int64
+	lines     chan string  // narration on its way to stderr
+	missed    atomic.Int64 // lines that found no room there
 	out, err  io.Writer
 	format    string       // of a line of narration: its color
 	people    bool         // a person sits there
@@ -1748,7 +1748,8 @@ func (sc *screen) run() {
 	for line := range sc.lines {
 		sc.show(fmt.Sprintf(sc.format, line))
 		if n := sc.missed.Load(); n > 0 && len(sc.lines) == 0 {
-			sc.show(fmt.Sprintf("%.5s %d lines not shown\n", line, n)) // with its Lamport number
+			from, _, _ := strings.Cut(line, " t") // Lamport number, server and role
+			sc.show(fmt.Sprintf("%s %d lines not shown\n", from, n))
 			sc.missed.Add(-n)
 		}
 	}
@@ -1976,7 +1977,7 @@ func drawLogs(views []*logView, columns int) string {
 		heads, last, known = append(heads, v.Head), max(last, v.Last), known+v.Knows
 	}
 	room, rows := columns-align(heads), make([]string, len(heads))
-	for index, whole := last, true; index > 0; index-- {
+	for index, whole := last, true; index > max(0, last-maxCells); index-- {
 		cells := []string{fmt.Sprint(" ", index)}
 		terms := slices.Clone(cells)
 		for _, v := range views {
@@ -2099,7 +2100,7 @@ func (c *console) exec(line string) {
 	case err != nil:
 		c.print("", failure("%v", err))
 	case cmd.by == "servers":
-		answers := c.have(ids, line)
+		answers := c.runAt(ids, line)
 		if cmd.name == "tick" {
 			c.tickOn(ids, args[0], answers)
 		}
@@ -2144,8 +2145,8 @@ func (c *console) print(prefix string, a answer) {
 	fmt.Fprintln(c.screen.out, text)
 }
 
-// have has servers run a line. It is sent once only: a line may not be safe to run twice.
-func (c *console) have(ids []int, line string) map[int]answer {
+// runAt has servers run a line. It is sent once only: a line may not be safe to run twice.
+func (c *console) runAt(ids []int, line string) map[int]answer {
 	c.serial++
 	d := datagram{Console: &consoleLine{Serial: c.serial, Command: line}}
 	var to []netip.AddrPort
@@ -2175,7 +2176,7 @@ func (c *console) tickOn(ids []int, arg string, answers map[int]answer) {
 	for left := slices.Clone(ids); n > 1 && len(left) > 0; n-- {
 		time.Sleep(tickApart)
 		left = slices.DeleteFunc(left, silent)
-		maps.Copy(answers, c.have(left, "tick "+arg))
+		maps.Copy(answers, c.runAt(left, "tick "+arg))
 	}
 }
 
@@ -2212,7 +2213,7 @@ func (c *console) asClient(line string, at int) answer {
 		to, patience = c.addresses[at], giveUpAfter
 	}
 	c.serial++
-	request := datagram{ClientRequest: &request{c.client, c.serial, line, netip.AddrPort{}}}
+	request := datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}}
 	silent := false
 	for until := time.Now().Add(patience); time.Now().Before(until); {
 		var r *reply
@@ -2271,9 +2272,10 @@ func (c *console) here(verb, arg string) answer {
 		if arg == "" {
 			return c.logs()
 		}
-		if c.drawing = arg == "on"; !c.drawing && arg != "off" {
+		if arg != "on" && arg != "off" {
 			return failure("logs needs [on|off]")
 		}
+		c.drawing = arg == "on"
 	case "kill", "start":
 		if c.processes == nil {
 			return failure("kill and start need the terminal of a cluster (go run .)")
@@ -2290,7 +2292,7 @@ func (c *console) logs() answer {
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil {
 		columns = max(40, n-1)
 	}
-	answers, others := c.have(c.ids, "logs"), ""
+	answers, others := c.runAt(c.ids, "logs"), ""
 	var views []*logView
 	for _, id := range c.ids {
 		v, a := new(logView), answers[id]

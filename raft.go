@@ -1094,44 +1094,45 @@ func header(id int, members []int) string {
 	return fmt.Sprintf("raft.go 2 server %d of %s", id, list(members))
 }
 
-func appendLine(b []byte, record string) []byte {
-	return fmt.Appendf(b, "%08x %s\n", crc32.ChecksumIEEE([]byte(record)), record)
+// lineOf is a record as a line of the file.
+func lineOf(record string) string {
+	return fmt.Sprintf("%08x %s\n", crc32.ChecksumIEEE([]byte(record)), record)
 }
 
-// intact returns the record of a line, or "" if the checksum is wrong.
-func intact(line []byte) string {
-	if len(line) < 10 || string(line[:9]) != fmt.Sprintf("%08x ", crc32.ChecksumIEEE(line[9:])) {
+// intact returns the record of a line, or "" if lineOf would not write it like that.
+func intact(line string) string {
+	_, record, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+	if line != lineOf(record) {
 		return ""
 	}
-	return string(line[9:])
+	return record
 }
 
 // replay reads a file that must begin with header. It returns the persistent state and how many
 // bytes of data are good; the rest is a torn tail. The error names the line.
 func replay(data []byte, header string) (p persistent, good int, err error) {
 	p.log = []*entry{{}}
-	isIntact := func(line []byte) bool { return intact(line) != "" }
-	for line := 1; good < len(data); line++ {
-		rest := data[good:]
-		end := bytes.IndexByte(rest, '\n')
-		record := intact(rest[:max(end, 0)])
+	complete := func(line string) bool { return intact(strings.TrimSuffix(line, "\n")+"\n") != "" }
+	lines := strings.SplitAfter(string(data), "\n") // the last one has no newline
+	for i, line := range lines {
+		record := intact(line)
 		switch {
-		case line == 1 && record == header:
-		case line == 1 && record != "":
+		case i == 0 && record == header:
+		case i == 0 && record != "":
 			err = wrongHeader(record, header)
 		case record != "":
 			err = p.replayRecord(record)
-		case line == 1 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3]
+		case i == 0 && !bytes.HasPrefix([]byte(lineOf(header)), data): // [DK3]
 			err = errors.New("this is not a file of this program, or its first line is damaged")
-		case slices.ContainsFunc(bytes.Split(rest, []byte{'\n'})[1:], isIntact): // [DK4]
+		case slices.ContainsFunc(lines[i+1:], complete): // [DK4]
 			err = errors.New("damaged before intact lines; promises may be lost: do not start it")
 		default:
 			return p, good, nil // [DK3]
 		}
 		if err != nil {
-			return p, good, fmt.Errorf("line %d: %w", line, err)
+			return p, good, fmt.Errorf("line %d: %w", i+1, err)
 		}
-		good += end + 1
+		good += len(line)
 	}
 	return p, good, nil
 }
@@ -1216,9 +1217,9 @@ func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn in
 func (d *disk) append(records []string) error {
 	var lines []byte
 	for _, record := range records {
-		lines = appendLine(lines, record)
+		lines = append(lines, lineOf(record)...)
 	}
-	if lines == nil {
+	if len(lines) == 0 {
 		return nil
 	}
 	if err := d.check(); err != nil {
@@ -1396,7 +1397,6 @@ type host struct {
 	conn      *net.UDPConn
 	addresses addressMap
 	inputs    chan any // input, *consoleLine, or error: why a datagram was dropped
-	clock     *time.Ticker
 	tick      time.Duration
 	screen    *screen
 	faults    faults // chapter 16
@@ -1408,41 +1408,15 @@ type host struct {
 // maxInputs bounds the inputs of one Step, so that answers do not wait for ever.
 const maxInputs = 4096
 
-func (h *host) run() {
-	defer func() {
-		r := recover()
-		if broken, ours := r.(brokenInvariant); ours {
-			fatal("broken invariant: %s; this is a bug or a forged message", broken)
-		}
-		panic(r) // Go's own
-	}()
-	for {
-		h.turn()
-	}
-}
-
-// turn waits until something happens and deals with it, and with all that is waiting besides. A
-// tick comes behind the datagrams that arrived before it: a busy server must not depose a leader
-// whose heartbeat waits in the channel.
+// turn waits until something happens, unless there is more to apply, and takes all that is waiting
+// into one Step.
 func (h *host) turn() {
-	work := make(chan bool)
-	if h.server.behind() {
-		close(work) // which makes it ready: entries are left to apply, so do not wait
-	}
 	var inputs []input
-	ticked := false
-	select {
-	case in := <-h.inputs:
-		inputs = h.take(inputs, in)
-	case <-h.clock.C:
-		ticked = !h.faults.clockOff
-	case <-work:
+	if !h.server.behind() {
+		inputs = h.take(inputs, <-h.inputs)
 	}
 	for len(h.inputs) > 0 && len(inputs) < maxInputs {
 		inputs = h.take(inputs, <-h.inputs)
-	}
-	if ticked {
-		inputs = append(inputs, tick{})
 	}
 	h.step(inputs...)
 }
@@ -1457,6 +1431,10 @@ func (h *host) take(inputs []input, in any) []input {
 	case error:
 		h.complain("dropped", in)
 		return inputs
+	case tick: // one per Step: after a pause, heartbeats that wait are heard before the timeout
+		if h.faults.clockOff || slices.Contains(inputs, input(in)) {
+			return inputs
+		}
 	case *Message:
 		if h.keepsOut(in) { // chapter 16
 			return inputs
@@ -1512,6 +1490,13 @@ func (h *host) complain(what string, err error) {
 	}
 }
 
+// readClock puts ticks into the channel. While that is full, ticks are lost, and time stands still.
+func (h *host) readClock() {
+	for range time.Tick(h.tick) {
+		h.inputs <- tick{}
+	}
+}
+
 func (h *host) readDatagrams(self int) {
 	buf := make([]byte, maxDatagram+1)
 	for {
@@ -1520,7 +1505,6 @@ func (h *host) readDatagrams(self int) {
 			h.inputs <- err
 			continue
 		}
-		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		in, err := decode(buf[:n], from, self, h.addresses)
 		if err != nil {
 			in = fmt.Errorf("%w (%v)", err, from)
@@ -1529,14 +1513,14 @@ func (h *host) readDatagrams(self int) {
 	}
 }
 
-// must stops the server before a broken invariant spreads.
+// must stops the server before a broken invariant spreads. That is a bug, or a forged message.
+type brokenInvariant string
+
 func must(holds bool, invariant string) {
 	if !holds {
 		panic(brokenInvariant(invariant))
 	}
 }
-
-type brokenInvariant string
 
 // fatal ends the process with one line, or after a second if the terminal does not take it. When
 // the loop calls it, the loop stands still meanwhile, so nothing is answered.
@@ -2583,15 +2567,18 @@ func runServer(o options) {
 	s := newServer(o.id, peers, state, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	s.watch, s.noopOff = o.watch, !o.noop
 	h := &host{server: s, disk: disk, conn: conn, addresses: o.addresses, screen: openScreen(o),
-		inputs: make(chan any, maxInputs), clock: time.NewTicker(o.tick), tick: o.tick,
+		inputs: make(chan any, maxInputs), tick: o.tick,
 		faults: faults{cut: map[int]string{}}}
 	if torn > 0 {
 		s.tell(1, "DK3", "%s ends in a torn write, %d bytes cut off", disk.name, torn)
 	}
 	h.step()
 	go h.readDatagrams(o.id)
+	go h.readClock()
 	go h.readConsole(o)
-	h.run()
+	for {
+		h.turn()
+	}
 }
 
 // readConsole reads stdin. The parent of a server in a cluster holds the other end.

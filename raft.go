@@ -96,6 +96,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"text/tabwriter"
 	"time"
 	"unicode"
 )
@@ -1662,16 +1663,16 @@ func list(ids []int) string {
 // clip shortens text to a number of columns. It replaces what is not ASCII, since a terminal may
 // show it in more or fewer columns than one.
 func clip(text string, columns int) string {
-	ascii := []byte(text)
-	for i, c := range ascii {
+	text = strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' {
-			ascii[i] = '?'
+			return '?'
 		}
+		return c
+	}, text)
+	if len(text) > columns {
+		return text[:columns-2] + ".."
 	}
-	if len(ascii) > columns {
-		return string(ascii[:columns-2]) + ".."
-	}
-	return string(ascii)
+	return text
 }
 
 // narrate hands lines to the terminal. The loop never waits for it: what it does not take, because
@@ -1933,71 +1934,53 @@ func (s *server) viewLog() *logView {
 	v := &logView{Last: s.lastIndex(), Cells: map[int]string{},
 		Head: fmt.Sprintf("S%d %c t%d ", s.id, "FCL"[s.role], s.currentTerm)}
 	if s.role == leader && len(s.peers) > 0 {
-		known := fmt.Sprintf("\nS%d: match %v next %v", s.id, s.matchIndex, s.nextIndex)
-		v.Knows = strings.ReplaceAll(known, "map", "")
-	}
-	if len(v.Knows) > width {
-		v.Knows = strings.Replace(v.Knows, " next", fmt.Sprintf("\nS%d: next", s.id), 1)
+		known := fmt.Sprintf("S%d: match %v next %v", s.id, s.matchIndex, s.nextIndex)
+		v.Knows = "\n" + clip(strings.ReplaceAll(known, "map", ""), width)
 	}
 	for index := max(1, v.Last-maxCells+1); index <= v.Last; index++ {
-		e, brackets := s.log[index], "()"
+		e, brackets := s.log[index], "(%s)"
 		if index <= s.commitIndex {
-			brackets = "[]"
+			brackets = "[%s]"
 		}
 		text := strings.TrimSpace(fmt.Sprintf("%d %s", e.Term, e.Command))
 		if op, _ := parse(e.Command); op.verb == "set" {
 			text = fmt.Sprintf("%d %s=%s", e.Term, op.key, op.value)
 		}
-		v.Cells[index] = brackets[:1] + clip(text, 14) + brackets[1:]
+		v.Cells[index] = fmt.Sprintf(brackets, clip(text, 14))
 	}
 	return v
 }
 
-// drawLogs draws logs under one ruler, from the newest entry backwards: with their commands while
-// room is left for eight older ones, which show their terms alone.
+// drawLogs draws logs under one ruler. The newest entries have their commands, as many as there is
+// room for, and eight older ones have their terms alone.
 func drawLogs(views []*logView, columns int) string {
-	heads, last, known := []string{""}, 0, ""
+	last := 0
 	for _, v := range views {
-		heads, last, known = append(heads, v.Head), max(last, v.Last), known+v.Knows
+		last = max(last, v.Last)
 	}
-	room, rows := columns-align(heads), make([]string, len(heads))
-	for index, whole := last, true; index > max(0, last-maxCells); index-- {
-		cells := []string{fmt.Sprint(" ", index)}
-		terms := slices.Clone(cells)
+	for newest := max(1, last-columns/3); ; newest++ {
+		text := new(strings.Builder)
+		table := tabwriter.NewWriter(text, 0, 0, 0, ' ', 0) // aligns what stands between tabs
+		first := max(1, newest-8)
+		for i := first; i <= last; i++ {
+			fmt.Fprint(table, "\t ", i)
+		}
 		for _, v := range views {
-			cell := v.Cells[index]
-			cells = append(cells, cell)
-			if term, _, more := strings.Cut(cell, " "); more {
-				cell = term + cell[len(cell)-1:]
+			fmt.Fprint(table, "\t\n", v.Head)
+			for i := first; i <= last; i++ {
+				cell := v.Cells[i]
+				if term, _, more := strings.Cut(cell, " "); more && i < newest {
+					cell = term + cell[len(cell)-1:]
+				}
+				fmt.Fprint(table, "\t", cell)
 			}
-			terms = append(terms, cell)
 		}
-		older := min(8, index-1) * align(terms)
-		if whole = whole && align(cells)+older <= room; !whole {
-			cells = terms
-		}
-		if room -= len(cells[0]); room < 0 {
-			break
-		}
-		for i := range rows {
-			rows[i] = cells[i] + rows[i]
+		fmt.Fprint(table, "\t")
+		table.Flush()
+		if newest == last+8 || strings.Index(text.String(), "\n") <= columns {
+			return text.String()
 		}
 	}
-	for i := range rows {
-		rows[i] = strings.TrimRight(heads[i]+rows[i], " ")
-	}
-	return strings.Join(rows, "\n") + known
-}
-
-// align makes cells equally wide and returns how wide.
-func align(cells []string) (widest int) {
-	for _, cell := range cells {
-		widest = max(widest, len(cell))
-	}
-	for i, cell := range cells {
-		cells[i] = fmt.Sprintf("%-*s", widest, cell)
-	}
-	return widest
 }
 
 type console struct {
@@ -2276,20 +2259,20 @@ func (c *console) logs() answer {
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil {
 		columns = max(40, n-1)
 	}
-	answers, others := c.runAt(c.ids, "logs"), ""
+	answers, below := c.runAt(c.ids, "logs"), ""
 	var views []*logView
 	for _, id := range c.ids {
 		v, a := new(logView), answers[id]
 		if json.Unmarshal([]byte(a.Result), v) == nil {
-			views = append(views, v)
+			views, below = append(views, v), below+v.Knows
 		} else {
-			others += fmt.Sprintf("\nS%d: %s", id, cmp.Or(a.Error, a.Result))
+			below += fmt.Sprintf("\nS%d: %s", id, cmp.Or(a.Error, a.Result))
 		}
 	}
 	if len(views) == 0 {
 		return failure(unknown + "; is the cluster running?")
 	}
-	return answer{Result: drawLogs(views, columns) + others}
+	return answer{Result: drawLogs(views, columns) + below}
 }
 
 // ---- 16. Experiments ----------------------------------------------------------------------------

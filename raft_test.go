@@ -2087,8 +2087,9 @@ func TestDrawLogs(t *testing.T) {
 		s.commitIndex = 8
 		views = append(views, s.viewLog())
 	}
-	views[1].Head, views[1].Knows = "S2 F t2 ", ""
-	same(t, "one leader", drawLogs(views, width),
+	views[1].Head = "S2 F t2 "
+	picture := regexp.MustCompile(" +\n").ReplaceAllString(drawLogs(views, width), "\n")
+	same(t, "one leader", picture+views[0].Knows,
 		`         1  2  3  4  5  6            7            8            9
 S1 L t2 [1][1][2][2][2][2 key2=val2][2 key3=val3][2 key4=val4](2 key5=val5)
 S2 F t2 [1][1][2][2][2][2 key2=val2][2 key3=val3][2 key4=val4](2 key5=val5)

@@ -767,38 +767,38 @@ type operation struct {
 
 // parse takes a command apart. Its error is for the client to read.
 func parse(command string) (op operation, err error) {
-	if len(command) > maxCommand {
-		return op, fmt.Errorf("a command has at most %d bytes, not %d", maxCommand, len(command))
-	}
-	if !printable(command) {
-		return op, errors.New("a command is one line of printable UTF-8 text")
-	}
 	verb, rest := cutWord(command)
 	key, rest := cutWord(rest)
 	op = operation{verb: verb, key: key, value: rest}
-	usage, fits := "KEY", rest == ""
+	needs, fits := "KEY", rest == ""
 	switch verb {
 	case "get", "del":
 	case "set":
-		usage, fits = "KEY VALUE", rest != ""
+		needs, fits = "KEY VALUE", rest != ""
 	case "cas":
 		op.old, op.value = cutWord(rest)
-		usage, fits = "KEY OLD NEW", op.value != "" && !strings.Contains(op.value, " ")
+		needs, fits = "KEY OLD NEW", op.value != "" && !strings.Contains(op.value, " ")
 	case "incr":
 		op.n, err = strconv.ParseInt(cmp.Or(rest, "1"), 10, 64)
-		usage, fits = "KEY [N]", !strings.Contains(rest, " ")
+		needs, fits = "KEY [N]", !strings.Contains(rest, " ")
 	default:
-		return op, fmt.Errorf("no such command %s; use set, get, del, incr or cas", quote(verb))
+		needs = ""
 	}
 	switch {
+	case len(command) > maxCommand:
+		err = fmt.Errorf("a command has at most %d bytes, not %d", maxCommand, len(command))
+	case !printable(command):
+		err = errors.New("a command is one line of printable UTF-8 text")
+	case needs == "":
+		err = fmt.Errorf("no such command %s; use set, get, del, incr or cas", quote(verb))
 	case key == "" || !fits:
-		return op, fmt.Errorf("%s needs %s", verb, usage)
+		err = fmt.Errorf("%s needs %s", verb, needs)
 	case len(key) > maxKey:
-		return op, fmt.Errorf("a key has at most %d bytes, not %d", maxKey, len(key))
+		err = fmt.Errorf("a key has at most %d bytes, not %d", maxKey, len(key))
 	case err != nil:
-		return op, fmt.Errorf("%s is not a number of 64 bits", quote(rest))
+		err = fmt.Errorf("%s is not a number of 64 bits", quote(rest))
 	}
-	return op, nil
+	return op, err
 }
 
 // printable reports whether text is made of characters that show, and of spaces. U+FFFD is
@@ -1409,6 +1409,19 @@ type host struct {
 // maxInputs bounds the inputs of one Step, so that answers do not wait for ever.
 const maxInputs = 4096
 
+func (h *host) run() {
+	defer func() {
+		r := recover()
+		if broken, ours := r.(brokenInvariant); ours {
+			fatal("broken invariant: %s; this is a bug or a forged message", broken)
+		}
+		panic(r) // Go's own
+	}()
+	for {
+		h.turn()
+	}
+}
+
 // turn waits until something happens, unless there is more to apply, and takes all that is waiting
 // into one Step.
 func (h *host) turn() {
@@ -1514,14 +1527,14 @@ func (h *host) readDatagrams(self int) {
 	}
 }
 
-// must stops the server before a broken invariant spreads. That is a bug, or a forged message.
-type brokenInvariant string
-
+// must stops the server before a broken invariant spreads.
 func must(holds bool, invariant string) {
 	if !holds {
 		panic(brokenInvariant(invariant))
 	}
 }
+
+type brokenInvariant string
 
 // fatal ends the process with one line, or after a second if the terminal does not take it. When
 // the loop calls it, the loop stands still meanwhile, so nothing is answered.
@@ -2559,9 +2572,7 @@ func runServer(o options) {
 	go h.readDatagrams(o.id)
 	go h.readClock()
 	go h.readConsole(o)
-	for {
-		h.turn()
-	}
+	h.run()
 }
 
 // readConsole reads stdin. The parent of a server in a cluster holds the other end.

@@ -1560,7 +1560,7 @@ func fatal(format string, args ...any) {
 // voice is what a server needs to narrate. Nothing else depends on it.
 type voice struct {
 	watch     int            // level, 0 to 3
-	lamport   int            // rises with every line and every message
+	lamport   int            // rises with every rule and message, told or not
 	confirmed int            // matchIndex of the last success sent: the same again is idle
 	fired     map[string]int // how often each rule has
 }
@@ -1574,34 +1574,26 @@ const width = 79
 
 func (s *server) count(tag string) { s.fired[tag]++ }
 
-// tell notes that a rule fired and narrates it.
+// tell notes that a rule fired, or what else has happened, and narrates it.
 func (s *server) tell(level int, tag, format string, args ...any) {
 	s.count(tag)
+	s.lamport++
 	if level <= s.watch {
-		s.lamport++
-		s.trace(tag, fmt.Sprintf(format, args...))
+		line := fmt.Sprintf("%5d S%d %c t%-2d %-7s %s", s.lamport, s.id, "FCL"[s.role],
+			s.currentTerm, tag, fmt.Sprintf(format, args...))
+		s.out.Trace = append(s.out.Trace, clip(line, width))
 	}
-}
-
-// trace narrates something with the present Lamport number.
-func (s *server) trace(tag, text string) {
-	s.out.Trace = append(s.out.Trace, clip(fmt.Sprintf("%5d S%d %c t%-2d %-7s %s",
-		s.lamport, s.id, "FCL"[s.role], s.currentTerm, tag, text), width))
 }
 
 // tellSent narrates a message with the rule that sends it, and returns its Lamport number.
 func (s *server) tellSent(tag string, m *Message) (lamport int) {
-	s.count(tag)
-	s.lamport++
 	more, w := "", s.progress[m.To]
 	if vote := m.RequestVoteReply; vote != nil && !vote.VoteGranted {
 		more = fmt.Sprintf(": voted %s, last #%dt%d", name(s.votedFor), s.lastIndex(), s.lastTerm())
 	} else if ae := m.AppendEntries; ae != nil && len(ae.Entries) == 0 && w.unansweredSeq > 0 {
 		more = fmt.Sprintf(" (up to #%d unanswered)", w.unansweredIndex)
 	}
-	if s.level(m) <= s.watch {
-		s.trace(tag, fmt.Sprintf("->S%d %v%s", m.To, m, more))
-	}
+	s.tell(s.level(m), tag, "->S%d %v%s", m.To, m, more)
 	if r := m.AppendEntriesReply; r != nil && r.Success {
 		s.confirmed = r.MatchIndex
 	}
@@ -1609,10 +1601,8 @@ func (s *server) tellSent(tag string, m *Message) (lamport int) {
 }
 
 func (s *server) hear(m *Message) {
-	s.lamport = max(s.lamport, min(m.At, maxNumber/2)) + 1 // a forged one must not overflow
-	if max(2, s.level(m)) <= s.watch {
-		s.trace("heard", fmt.Sprintf("<-S%d t%d %v", m.From, m.Term, m))
-	}
+	s.lamport = max(s.lamport, min(m.At, maxNumber/2)) // a forged one must not overflow
+	s.tell(max(2, s.level(m)), "heard", "<-S%d t%d %v", m.From, m.Term, m)
 }
 
 // level is 1 for refusals, 3 for heartbeats and their answers, and 2 for any other message.

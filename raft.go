@@ -1681,9 +1681,7 @@ func clip(text string, columns int) string {
 // narrate hands lines to the terminal. The loop never waits for it: what it does not take, because
 // a person has pressed Ctrl-S or nobody reads the pipe, is dropped and counted.
 func (h *host) narrate(lines []string) {
-	if len(lines) > 0 {
-		h.screen.prompt.Store(h.prompt())
-	}
+	h.screen.prompt.Store(h.prompt())
 	for _, line := range lines {
 		select {
 		case h.screen.lines <- line:

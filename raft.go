@@ -2006,6 +2006,8 @@ const (
 	giveUpAfter = 600 * time.Millisecond // until one with @N is given up
 	lineAnswer  = time.Second            // for a server's answer to a line
 	aftermath   = 30 * time.Millisecond  // for the messages that a command sets off
+	tickApart   = 10 * time.Millisecond  // between the ticks of tick N
+	maxTicks    = 1000                   // the highest N
 	maxLine     = 1 << 20                // bytes of a line that the console reads
 	maxCells    = 200                    // entries that logs draws
 
@@ -2290,13 +2292,6 @@ type faults struct {
 	held     []*Message
 }
 
-// Bounds: the longest delay of noise, in ticks, and tick N with the time between its ticks.
-const (
-	noiseTicks = 10
-	maxTicks   = 1000
-	tickApart  = 10 * time.Millisecond
-)
-
 // cuts reports whether the wire to or from another server is cut for this message.
 func (f *faults) cuts(other int, m *Message) bool {
 	kind := "append"
@@ -2334,7 +2329,7 @@ func (h *host) disturbs(m *Message, data []byte) bool {
 	}
 	late := noisy()
 	if late {
-		delay := h.tick * time.Duration(1+rand.IntN(noiseTicks))
+		delay := h.tick * time.Duration(1+rand.IntN(10)) // at most 10 ticks
 		time.AfterFunc(delay, func() { h.conn.WriteToUDPAddrPort(data, h.addresses[m.To]) })
 	}
 	return late

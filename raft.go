@@ -1844,6 +1844,7 @@ func (h *host) answerConsole(l *consoleLine) {
 
 func (h *host) obey(verb string, args []string) (text string, err error) {
 	s, f, arg, term := h.server, &h.faults, append(args, "")[0], h.server.currentTerm
+	n := 0
 	switch verb {
 	case "status":
 		return h.status(), nil
@@ -1877,24 +1878,19 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 	case "heal":
 		f.cut, f.noise = map[int]string{}, 0
 	case "noise":
-		err = setNumber(&f.noise, arg, 100)
+		if n, err = parseNumber(arg, 0, 100); err == nil {
+			f.noise = n
+		}
 	case "watch":
-		err = setNumber(&s.watch, arg, 3)
+		if n, err = parseNumber(arg, 0, 3); err == nil {
+			s.watch = n
+		}
 	case "hold":
 		return f.hold(), nil
 	case "release":
 		err = h.release(arg)
 	}
 	return "ok", err
-}
-
-// setNumber sets a number to what a person typed, from 0 to high.
-func setNumber(what *int, word string, high int) error {
-	n, err := parseNumber(word, 0, high)
-	if err == nil {
-		*what = n
-	}
-	return err
 }
 
 func (h *host) status() string {

@@ -2300,16 +2300,15 @@ func (f *faults) cuts(other int, m *Message) bool {
 // keepsOut reports whether a message that has arrived must not be handled now.
 func (h *host) keepsOut(m *Message) bool {
 	f := &h.faults
-	switch {
-	case f.cuts(m.From, m):
+	if f.cuts(m.From, m) {
 		h.server.lamport = max(h.server.lamport, min(m.At, maxNumber/2))
 		h.tellLost(m, "x<", m.From, "cut")
-	case f.holding:
-		f.held = append(f.held, m)
-	default:
-		return false
+		return true
 	}
-	return true
+	if f.holding {
+		f.held = append(f.held, m)
+	}
+	return f.holding
 }
 
 // disturbs makes a message suffer, and reports whether it must not be sent besides.
@@ -2368,9 +2367,8 @@ func (h *host) cutWires(word, kind string) error {
 }
 
 // hold queues the messages that arrive from now on, or lists them.
-func (f *faults) hold() string {
+func (f *faults) hold() (text string) {
 	f.holding = true
-	text := ""
 	for i, m := range f.held[:min(len(f.held), 100)] {
 		text += "\n" + clip(fmt.Sprintf("%d. <-S%d t%d %v", i+1, m.From, m.Term, m), width-4)
 	}

@@ -1718,7 +1718,7 @@ func openScreen(o options) *screen {
 	sc.people = terminal && isTerminal(os.Stdin) && len(o.args) == 0
 	sc.prompting.Store(sc.people || os.Getenv(inCluster) == clusterPrompt)
 	sc.prompt.Store(clusterPrompt)
-	if terminal && o.id != none && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
+	if terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
 		sc.format = fmt.Sprintf("\x1b[%dm%%s\x1b[0m\n", 31+(o.id+5)%6)
 	}
 	go sc.run()

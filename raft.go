@@ -1733,10 +1733,9 @@ func isTerminal(f *os.File) bool {
 func (sc *screen) run() {
 	for line := range sc.lines {
 		sc.show(fmt.Sprintf(sc.format, line))
-		if n := sc.missed.Load(); n > 0 && len(sc.lines) == 0 {
+		if len(sc.lines) == 0 && sc.missed.Load() > 0 {
 			from, _, _ := strings.Cut(line, " t") // Lamport number, server and role
-			sc.show(fmt.Sprintf("%s %d lines not shown\n", from, n))
-			sc.missed.Add(-n)
+			sc.show(fmt.Sprintf("%s %d lines not shown\n", from, sc.missed.Swap(0)))
 		}
 	}
 }

@@ -3533,7 +3533,7 @@ RD3 | r.afterSeq >= confirmed || r.index | r.index | RD3/a read asks: do I still
 RD3 | read{r, index, s.seq} | read{r, index, 0} | RD3/a read asks: do I still lead?
 Files/DK1 | %d of %s", id, list(members) | %d of %s", id, list(members[:1]) | DK1 other members
 DK3 | i == 0 && !bytes.HasPrefix( | i == 1 && !bytes.HasPrefix( | DK1 another program's
-TornTail/DK3 | ): // [DK4] | ) || true: // [DK4] | cut at byte 1, "" behind
+TornTail/DK3 | ): // [DK4] | ) || true: // [DK4] | cut at byte 0, "" behind
 FlippedBit/DK4 | ): // [DK4] | ) && false: // [DK4] | byte 37 of line 2, bit 0: not
 FailStop/DK5 | return d.file.Sync() | return nil | /dev/null: one line
 LostFile/DK6 | !os.SameFile(info, d.info) | false | mv of a copy

@@ -1997,14 +1997,15 @@ type console struct {
 }
 
 const (
-	resendAfter = 200 * time.Millisecond // until a client's command is sent again
-	giveUpAfter = 600 * time.Millisecond // until one with @N is given up
-	lineAnswer  = time.Second            // for a server's answer to a line
-	aftermath   = 30 * time.Millisecond  // for the messages that a command sets off
-	tickApart   = 10 * time.Millisecond  // between the ticks of tick N
-	maxTicks    = 1000                   // the highest N
-	maxLine     = 1 << 20                // bytes of a line that the console reads
-	maxCells    = 200                    // entries that logs draws
+	resendAfter       = 200 * time.Millisecond // until a client's command is sent again
+	giveUpAfter       = 600 * time.Millisecond // until one with @N is given up
+	askElsewhereAfter = 5 * time.Millisecond   // when a server does not lead: maybe nobody does yet
+	lineAnswer        = time.Second            // for a server's answer to a line
+	aftermath         = 30 * time.Millisecond  // for the messages that a command sets off
+	tickApart         = 10 * time.Millisecond  // between the ticks of tick N
+	maxTicks          = 1000                   // the highest N
+	maxLine           = 1 << 20                // bytes of a line that the console reads
+	maxCells          = 200                    // entries that logs draws
 
 	unknown = "unknown: no answer" // begins the error of what may or may not be carried out
 )
@@ -2065,10 +2066,15 @@ func (c *console) exec(line string) {
 	case err != nil:
 		c.print("", failure("%v", err))
 	case cmd.by == "servers":
-		answers := c.runAt(ids, line)
+		n := 0
 		if cmd.name == "tick" {
-			c.tickOn(ids, args[0], answers)
+			n, _ = parseNumber(args[0], 1, maxTicks)
 		}
+		for ; n > 1; n-- { // tick N is N lines, so other things happen in between
+			c.runAt(ids, line, 0)
+			time.Sleep(tickApart)
+		}
+		answers := c.runAt(ids, line, lineAnswer)
 		for _, id := range ids {
 			prefix := name(id) + ": "
 			if whom == "" && c.self != none {
@@ -2111,7 +2117,7 @@ func (c *console) print(prefix string, a answer) {
 }
 
 // runAt has servers run a line. It is sent once only: a line may not be safe to run twice.
-func (c *console) runAt(ids []int, line string) map[int]answer {
+func (c *console) runAt(ids []int, line string, patience time.Duration) map[int]answer {
 	c.serial++
 	d := datagram{Console: &consoleLine{Serial: c.serial, Command: line}}
 	var to []netip.AddrPort
@@ -2124,25 +2130,13 @@ func (c *console) runAt(ids []int, line string) map[int]answer {
 		answers[id] = failure(unknown + "; is it running?")
 		to = append(to, c.addresses[id])
 	}
-	came := c.ask(to, d, lineAnswer)
+	came := c.ask(to, d, patience)
 	for _, id := range ids {
 		if r := came[c.addresses[id]]; r != nil {
 			answers[id] = r.answer
 		}
 	}
 	return answers
-}
-
-// tickOn has servers that answered tick N do the other N-1 ticks, each by a line of its own: in
-// between they go on with everything else.
-func (c *console) tickOn(ids []int, arg string, answers map[int]answer) {
-	n, _ := parseNumber(arg, 1, maxTicks)
-	silent := func(id int) bool { return answers[id].Result != "ok" }
-	for left := slices.Clone(ids); n > 1 && len(left) > 0; n-- {
-		time.Sleep(tickApart)
-		left = slices.DeleteFunc(left, silent)
-		maps.Copy(answers, c.runAt(left, "tick "+arg))
-	}
 }
 
 // replies are answers by the address that they come from.
@@ -2193,8 +2187,8 @@ func (c *console) asClient(line string, at int) answer {
 			return r.answer
 		case at != none && !silent:
 			return failure("%s does not lead; the leader is %s", name(at), name(r.Leader))
-		case r.Leader == none || to != c.leader: // no redirect, or not the first
-			time.Sleep(aftermath) // an election may be going on
+		default:
+			time.Sleep(askElsewhereAfter)
 		}
 		if at == none {
 			to = c.following(to, r)
@@ -2257,7 +2251,7 @@ func (c *console) logs() answer {
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil {
 		columns = max(40, n-1)
 	}
-	answers, below := c.runAt(c.ids, "logs"), ""
+	answers, below := c.runAt(c.ids, "logs", lineAnswer), ""
 	var views []*logView
 	for _, id := range c.ids {
 		v, a := new(logView), answers[id]

@@ -3819,7 +3819,7 @@ func ownAddress(f *fleet) {
 	must(err == nil, all("there is a port:", err))
 	f.startAll(1)
 	addresses, _ := parsePeers(f.peers)
-	answers := (&console{addresses: addresses, conn: own}).runAt([]int{1}, "heal")
+	answers := (&console{addresses: addresses, conn: own}).runAt([]int{1}, "heal", lineAnswer)
 	if !strings.HasPrefix(answers[1].Error, "only its own machine commands S1") {
 		f.Errorf("got %v", answers)
 	}

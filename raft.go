@@ -2440,14 +2440,11 @@ func parseOptions(args []string) (o options, err error) {
 		return o, fmt.Errorf("%w; a tick has a unit, as in -tick 10ms", err)
 	case err != nil:
 		return o, err
-	case o.tick < time.Millisecond || o.tick > time.Minute:
-		return o, fmt.Errorf("-tick %v is not from 1ms to 1m", o.tick)
 	case given["n"] && given["peers"]:
 		return o, errors.New("-n and -peers both say who the servers are; give one of them")
-	case !between(0, o.watch, 3):
-		return o, fmt.Errorf("-watch %d is not from 0 to 3", o.watch)
-	case !between(1, o.n, 99):
-		return o, fmt.Errorf("-n %d is not from 1 to 99", o.n)
+	case o.tick < time.Millisecond || o.tick > time.Minute || !between(0, o.watch, 3) ||
+		!between(1, o.n, 99):
+		return o, errors.New("-n is from 1 to 99, -tick from 1ms to 1m, -watch from 0 to 3")
 	}
 	for id := 1; id <= o.n && !given["peers"]; id++ {
 		o.peers = strings.TrimPrefix(fmt.Sprintf("%s,%d=127.0.0.1:%d", o.peers, id, 9000+id), ",")
@@ -2615,8 +2612,7 @@ func (c *console) change(whom, verb string) error {
 
 // start starts a server and returns when it is ready.
 func (c *console) start(id int) error {
-	self, err := os.Executable()
-	cmd := exec.Command(self, append([]string{"-id", strconv.Itoa(id)}, os.Args[1:]...)...)
+	cmd := exec.Command(os.Args[0], append([]string{"-id", strconv.Itoa(id)}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), inCluster+"=no prompt")
 	if c.screen.people {
 		cmd.Env = append(os.Environ(), inCluster+"="+clusterPrompt)
@@ -2624,13 +2620,12 @@ func (c *console) start(id int) error {
 	cmd.Stderr = os.Stderr
 	_, err1 := cmd.StdinPipe() // it ends when this process does
 	stdout, err2 := cmd.StdoutPipe()
-	if err = cmp.Or(err, err1, err2); err == nil {
+	err := cmp.Or(err1, err2)
+	if err == nil {
 		err = cmd.Start()
 	}
-	if err == nil {
-		if _, ended := stdout.Read(make([]byte, 1)); ended != nil { // else it says ready
-			err = cmd.Wait()
-		}
+	if err == nil && !bufio.NewScanner(stdout).Scan() { // it ended before it was ready
+		err = cmd.Wait()
 	}
 	if err != nil {
 		return fmt.Errorf("server %d does not start: %w", id, err)

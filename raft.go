@@ -952,9 +952,9 @@ func (s *server) submit(r *request) {
 	op, err := parse(r.Command)
 	switch {
 	case err != nil:
-		s.answer(r, failure("%v", err), none)
+		s.respond(r, failure("%v", err), none)
 	case s.role != leader:
-		s.answer(r, answer{Error: errNotLeader}, s.leaderID)
+		s.respond(r, answer{Error: errNotLeader}, s.leaderID)
 	case op.verb == "get":
 		s.read(r) // chapter 10
 	case !s.isRepeat(r):
@@ -962,7 +962,7 @@ func (s *server) submit(r *request) {
 	}
 }
 
-func (s *server) answer(r *request, a answer, leader int) {
+func (s *server) respond(r *request, a answer, leader int) {
 	s.out.Reply = append(s.out.Reply, reply{to: r.to, Client: r.Client, Serial: r.Serial,
 		answer: a, Leader: leader})
 }
@@ -999,7 +999,7 @@ func (s *server) isRepeat(r *request) bool {
 		}
 		s.count("SE1")
 	case r.Serial == done.serial: // [SE2]
-		s.answer(r, done.answer, none)
+		s.respond(r, done.answer, none)
 		s.tell(2, "SE2", "client %s repeats serial %d", r.Client, r.Serial)
 	default:
 		return r.Serial < done.serial
@@ -1012,7 +1012,7 @@ func (s *server) isRepeat(r *request) bool {
 func (s *server) answerWaiting(e *entry, a answer, ok bool) {
 	if w := s.waiting[e.Client]; w != nil && ok && w.Serial == e.Serial {
 		delete(s.waiting, e.Client)
-		s.answer(w, a, none)
+		s.respond(w, a, none)
 		s.count("SE3")
 	}
 }
@@ -1062,7 +1062,7 @@ func (s *server) serveReads() {
 			break
 		}
 		op, _ := parse(r.Command)
-		s.answer(r.request, answer{Result: s.machine.get(op.key)}, none)
+		s.respond(r.request, answer{Result: s.machine.get(op.key)}, none)
 		s.tell(2, "RD4", "client %s reads at #%d", r.Client, s.lastApplied)
 	}
 	s.reads = s.reads[n:]
@@ -1304,13 +1304,17 @@ func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (a
 	if err := json.Unmarshal(data, &d); err != nil {
 		return nil, fmt.Errorf("not one of our JSON objects: %w", err)
 	}
-	absent := func(is bool) bool { return !is }
-	bodies := slices.DeleteFunc([]bool{d.RequestVote != nil, d.RequestVoteReply != nil,
+	bodies := 0
+	for _, is := range []bool{d.RequestVote != nil, d.RequestVoteReply != nil,
 		d.AppendEntries != nil, d.AppendEntriesReply != nil,
-		d.ClientRequest != nil, d.Console != nil}, absent)
+		d.ClientRequest != nil, d.Console != nil} {
+		if is {
+			bodies++
+		}
+	}
 	switch r, m := d.ClientRequest, &d.Message; {
-	case len(bodies) != 1:
-		return nil, fmt.Errorf("%d bodies that a server can take, not one", len(bodies))
+	case bodies != 1:
+		return nil, fmt.Errorf("%d bodies that a server can take, not one", bodies)
 	case d.Console != nil:
 		d.Console.to = from
 		return d.Console, nil

@@ -1095,15 +1095,14 @@ func header(id int, members []int) string {
 	return fmt.Sprintf("raft.go 2 server %d of %s", id, list(members))
 }
 
-// lineOf is a record as a line of the file.
-func lineOf(record string) string {
-	return fmt.Sprintf("%08x %s\n", crc32.ChecksumIEEE([]byte(record)), record)
+func appendLine(b []byte, record string) []byte {
+	return fmt.Appendf(b, "%08x %s\n", crc32.ChecksumIEEE([]byte(record)), record)
 }
 
-// intact returns the record of a line, or "" if lineOf would not write it like that.
+// intact returns the record of a line, or "" if appendLine would not write it like that.
 func intact(line string) string {
 	_, record, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-	if line != lineOf(record) {
+	if line != string(appendLine(nil, record)) {
 		return ""
 	}
 	return record
@@ -1123,7 +1122,7 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 			err = wrongHeader(record, header)
 		case record != "":
 			err = p.replayRecord(record)
-		case i == 0 && !bytes.HasPrefix([]byte(lineOf(header)), data): // [DK3]
+		case i == 0 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3]
 			err = errors.New("this is not a file of this program, or its first line is damaged")
 		case slices.ContainsFunc(lines[i+1:], complete): // [DK4]
 			err = errors.New("damaged before intact lines; promises may be lost: do not start it")
@@ -1218,7 +1217,7 @@ func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn in
 func (d *disk) append(records []string) error {
 	var lines []byte
 	for _, record := range records {
-		lines = append(lines, lineOf(record)...)
+		lines = appendLine(lines, record)
 	}
 	if len(lines) == 0 {
 		return nil

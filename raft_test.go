@@ -1258,7 +1258,7 @@ var ourHeader = header(1, membersOf3) // the first line of server 1
 
 func fileOf(texts ...string) (data []byte) {
 	for _, text := range texts {
-		data = append(data, lineOf(text)...)
+		data = appendLine(data, text)
 	}
 	return data
 }
@@ -1276,7 +1276,7 @@ type diary struct {
 }
 
 func (d *diary) add(text string, p persistent) {
-	d.data = append(d.data, lineOf(text)...)
+	d.data = appendLine(d.data, text)
 	d.ends = append(d.ends, len(d.data))
 	d.states = append(d.states, stateText(p))
 }
@@ -2344,7 +2344,7 @@ func (w *world) start(n *node) {
 	w.count("torn tail", good < len(n.data))
 	w.restarted(n, p, good)
 	if n.data = n.data[:good]; good == 0 {
-		n.data = append(n.data, lineOf(mine)...)
+		n.data = appendLine(n.data, mine)
 	}
 	n.written, n.synced = len(n.data), len(n.data)
 
@@ -2912,7 +2912,7 @@ func (w *world) stepped(n *node) {
 
 // recorded judges one record of n, which leads to its next state, and puts it into the file.
 func (w *world) recorded(n *node, record string) {
-	n.data = append(n.data, lineOf(record)...)
+	n.data = appendLine(n.data, record)
 	was, is := *n.memory(), *n.memory()
 	is.end = len(n.data)
 	if word, text, _ := strings.Cut(record, " "); word == "term" {

@@ -1099,23 +1099,25 @@ func appendLine(b []byte, record string) []byte {
 	return fmt.Appendf(b, "%08x %s\n", crc32.ChecksumIEEE([]byte(record)), record)
 }
 
-// intact returns the record of a line, or "" if appendLine would not write it like that.
-func intact(line string) string {
-	_, record, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-	if line != string(appendLine(nil, record)) {
+// intact returns the record of a line without its end, or "" if the checksum is wrong.
+func intact(line []byte) string {
+	if len(line) < 10 || string(line[:9]) != fmt.Sprintf("%08x ", crc32.ChecksumIEEE(line[9:])) {
 		return ""
 	}
-	return record
+	return string(line[9:])
 }
 
 // replay reads a file that must begin with header. It returns the persistent state and how many
 // bytes of data are good; the rest is a torn tail. The error names the line.
 func replay(data []byte, header string) (p persistent, good int, err error) {
 	p.log = []*entry{{}}
-	complete := func(line string) bool { return intact(strings.TrimSuffix(line, "\n")+"\n") != "" }
-	lines := strings.SplitAfter(string(data), "\n") // the last one has no newline
+	isIntact := func(line []byte) bool { return intact(line) != "" }
+	lines := bytes.Split(data, []byte("\n"))
 	for i, line := range lines {
 		record := intact(line)
+		if i == len(lines)-1 { // its end is missing
+			record = ""
+		}
 		switch {
 		case i == 0 && record == header:
 		case i == 0 && record != "":
@@ -1124,7 +1126,7 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 			err = p.replayRecord(record)
 		case i == 0 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3]
 			err = errors.New("this is not a file of this program, or its first line is damaged")
-		case slices.ContainsFunc(lines[i+1:], complete): // [DK4]
+		case slices.ContainsFunc(lines[i+1:], isIntact): // [DK4]
 			err = errors.New("damaged before intact lines; promises may be lost: do not start it")
 		default:
 			return p, good, nil // [DK3]
@@ -1132,7 +1134,7 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 		if err != nil {
 			return p, good, fmt.Errorf("line %d: %w", i+1, err)
 		}
-		good += len(line)
+		good += len(line) + 1
 	}
 	return p, good, nil
 }

@@ -1792,7 +1792,7 @@ var commands = []command{
 // findCommand finds the row for a line, and splits and counts its arguments.
 func findCommand(line string) (command, []string, error) {
 	verb, rest := cutWord(line)
-	args, near := strings.Fields(rest), "help lists them"
+	args := strings.Fields(rest)
 	for _, c := range commands {
 		most := len(strings.Fields(c.args))
 		least := most - strings.Count(c.args, "[")
@@ -1804,10 +1804,10 @@ func findCommand(line string) (command, []string, error) {
 		case c.name == verb:
 			return c, args, nil
 		case strings.EqualFold(c.name, verb) || c.name == "quit" && verb == "exit":
-			near = fmt.Sprintf("did you mean %s?", c.name)
+			return c, nil, fmt.Errorf("no such command %s; did you mean %s?", quote(verb), c.name)
 		}
 	}
-	return command{}, nil, fmt.Errorf("no such command %s; %s", quote(verb), near)
+	return command{}, nil, fmt.Errorf("no such command %s; help lists them", quote(verb))
 }
 
 // parseServers reads a list such as 2,3 or S2 or all.
@@ -1816,8 +1816,8 @@ func parseServers(word string, all []int) (ids []int, err error) {
 		return all, nil
 	}
 	for _, w := range strings.Split(word, ",") {
-		id, err := strconv.Atoi(strings.TrimPrefix(w, "S"))
-		if err != nil || !slices.Contains(all, id) {
+		id, _ := strconv.Atoi(strings.TrimPrefix(w, "S"))
+		if !slices.Contains(all, id) {
 			return nil, fmt.Errorf("there is no server %s; there are %s", quote(w), list(all))
 		}
 		if !slices.Contains(ids, id) {
@@ -1847,8 +1847,7 @@ func (h *host) answerConsole(l *consoleLine) {
 }
 
 func (h *host) obey(verb string, args []string) (text string, err error) {
-	s, f, arg, term := h.server, &h.faults, append(args, "")[0], h.server.currentTerm
-	n := 0
+	s, arg, term, n := h.server, append(args, "")[0], h.server.currentTerm, 0
 	switch verb {
 	case "status":
 		return h.status(), nil
@@ -1873,24 +1872,24 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 		h.step()
 	case "tick":
 		if arg == "on" || arg == "off" {
-			f.clockOff = arg == "off"
+			h.faults.clockOff = arg == "off"
 		} else if _, err = parseNumber(arg, 1, maxTicks); err == nil {
 			h.step(tick{}) // the console sends N such lines
 		}
 	case "cut":
 		err = h.cutWires(arg, append(args, "all")[1])
 	case "heal":
-		f.cut, f.noise = map[int]string{}, 0
+		h.faults.cut, h.faults.noise = map[int]string{}, 0
 	case "noise":
 		if n, err = parseNumber(arg, 0, 100); err == nil {
-			f.noise = n
+			h.faults.noise = n
 		}
 	case "watch":
 		if n, err = parseNumber(arg, 0, 3); err == nil {
 			s.watch = n
 		}
 	case "hold":
-		return f.hold(), nil
+		return h.faults.hold(), nil
 	case "release":
 		err = h.release(arg)
 	}
@@ -1987,30 +1986,30 @@ func drawLogs(views []*logView, columns int) string {
 type console struct {
 	self      int              // the server whose terminal this is, or none
 	processes map[int]*process // of a cluster: what kill and start work on; or nil
-	addresses addressMap
-	ids       []int
+	addresses addressMap       // also those that a redirect has named
+	ids       []int            // of the servers in our list
 	conn      *net.UDPConn
 	screen    *screen
 	patience  time.Duration // for the outcome of a client's command
 
 	client  string
-	serial  int            // of the last line to anybody
-	leader  netip.AddrPort // whom to ask first
-	drawing bool           // logs on
-	failed  bool           // some command did
-	over    bool           // quit was asked for
+	serial  int  // of the last line to anybody
+	leader  int  // whom to ask first
+	drawing bool // logs on
+	failed  bool // some command did
+	over    bool // quit was asked for
 }
 
 const (
-	resendAfter       = 200 * time.Millisecond // until a client's command is sent again
-	giveUpAfter       = 600 * time.Millisecond // until one with @N is given up
-	askElsewhereAfter = 5 * time.Millisecond   // when a server does not lead: maybe nobody does yet
-	lineAnswer        = time.Second            // for a server's answer to a line
-	aftermath         = 30 * time.Millisecond  // for the messages that a command sets off
-	tickApart         = 10 * time.Millisecond  // between the ticks of tick N
-	maxTicks          = 1000                   // the highest N
-	maxLine           = 1 << 20                // bytes of a line that the console reads
-	maxCells          = 200                    // entries that logs draws
+	resendAfter = 200 * time.Millisecond // until a client's command is sent again
+	giveUpAfter = 600 * time.Millisecond // until one with @N is given up
+	lineAnswer  = time.Second            // for a server's answer to a line
+	askAgain    = 5 * time.Millisecond   // when a server does not lead: maybe nobody does yet
+	aftermath   = 30 * time.Millisecond  // for the messages that a command sets off
+	tickApart   = 10 * time.Millisecond  // between the ticks of tick N
+	maxTicks    = 1000                   // the highest N
+	maxLine     = 1 << 20                // bytes of a line that the console reads
+	maxCells    = 200                    // entries that logs draws
 
 	unknown = "unknown: no answer" // begins the error of what may or may not be carried out
 )
@@ -2021,10 +2020,10 @@ func newConsole(o options, screen *screen) *console {
 		fatal("no socket for the console: %v", err)
 	}
 	ids := o.addresses.ids()
-	return &console{self: o.id, addresses: o.addresses, ids: ids, conn: conn, screen: screen,
-		patience: min(max(2*time.Second, 200*o.tick), 10*time.Second),
+	return &console{self: o.id, addresses: maps.Clone(o.addresses), ids: ids, conn: conn,
+		screen: screen, patience: min(max(2*time.Second, 200*o.tick), 10*time.Second),
 		// Random, so that two consoles never share a session.
-		client: fmt.Sprintf("c%016x", rand.Uint64()), leader: o.addresses[cmp.Or(o.id, ids[0])]}
+		client: fmt.Sprintf("c%016x", rand.Uint64()), leader: cmp.Or(o.id, ids[0])}
 }
 
 // readLines runs what comes in until it ends or somebody quits.
@@ -2059,10 +2058,7 @@ func (c *console) runLine(line string) {
 
 func (c *console) exec(line string) {
 	whom, ids, wrong := "", c.ids, error(nil)
-	if c.self != none {
-		ids = []int{c.self}
-	}
-	if strings.HasPrefix(line, "@") {
+	if strings.HasPrefix(line, "@") { // @2,3 LINE
 		whom, line = cutWord(line[1:])
 		ids, wrong = parseServers(whom, c.ids)
 	}
@@ -2070,22 +2066,12 @@ func (c *console) exec(line string) {
 	switch err = cmp.Or(wrong, err); {
 	case err != nil:
 		c.print("", failure("%v", err))
+	case cmd.by == "servers" && whom == "" && c.self != none: // its own server
+		c.print("", c.runAt([]int{c.self}, line)[c.self])
 	case cmd.by == "servers":
-		n := 0
-		if cmd.name == "tick" {
-			n, _ = parseNumber(args[0], 1, maxTicks)
-		}
-		for ; n > 1; n-- { // tick N is N lines, so other things happen in between
-			c.runAt(ids, line, 0)
-			time.Sleep(tickApart)
-		}
-		answers := c.runAt(ids, line, lineAnswer)
+		answers := c.runAt(ids, line)
 		for _, id := range ids {
-			prefix := name(id) + ": "
-			if whom == "" && c.self != none {
-				prefix = "" // its own server
-			}
-			c.print(prefix, answers[id])
+			c.print(name(id)+": ", answers[id])
 		}
 	case whom != "" && (cmd.by == "console" || len(ids) > 1):
 		c.print("", failure("%s is not for @%s; say it without", cmd.name, whom))
@@ -2106,13 +2092,10 @@ func (c *console) exec(line string) {
 
 // print shows an answer with a prefix before each of its lines.
 func (c *console) print(prefix string, a answer) {
-	text := a.Result
-	if a.Error != "" {
-		c.failed = true
-		text = a.Error
-		if !strings.HasPrefix(text, unknown) {
-			text = "error: " + text
-		}
+	text := cmp.Or(a.Error, a.Result)
+	c.failed = c.failed || a.Error != ""
+	if a.Error != "" && !strings.HasPrefix(a.Error, unknown) {
+		text = "error: " + text
 	}
 	text = prefix + strings.ReplaceAll(text, "\n", "\n"+prefix)
 	if c.screen.prompting.Load() && isTerminal(os.Stdout) {
@@ -2121,103 +2104,99 @@ func (c *console) print(prefix string, a answer) {
 	fmt.Fprintln(c.screen.out, text)
 }
 
-// runAt has servers run a line. It is sent once only: a line may not be safe to run twice.
-func (c *console) runAt(ids []int, line string, patience time.Duration) map[int]answer {
-	c.serial++
-	d := datagram{Console: &consoleLine{Serial: c.serial, Command: line}}
-	var to []netip.AddrPort
-	answers := map[int]answer{}
+// runAt has servers run a line. For tick N it sends the line N times, and in between the servers go
+// on with everything else. A line that is not answered is not repeated: it may have been run.
+func (c *console) runAt(ids []int, line string) map[int]answer {
+	answers, running, times := map[int]answer{}, []int{}, 1
 	for _, id := range ids {
 		if p := c.processes[id]; p != nil && p.killed.Load() {
 			answers[id] = answer{Result: "killed"}
-			continue
+		} else {
+			running = append(running, id)
 		}
-		answers[id] = failure(unknown + "; is it running?")
-		to = append(to, c.addresses[id])
 	}
-	came := c.ask(to, d, patience)
-	for _, id := range ids {
-		if r := came[c.addresses[id]]; r != nil {
-			answers[id] = r.answer
+	fmt.Sscanf(line, "tick %d", &times) // the server checks the number
+	for n := 0; n < max(1, times) && len(running) > 0; n++ {
+		c.serial++
+		d := datagram{Console: &consoleLine{Serial: c.serial, Command: line}}
+		came := c.ask(running, d, lineAnswer)
+		for _, id := range running {
+			answers[id] = failure(unknown + "; is it running?")
+			if r := came[id]; r != nil {
+				answers[id] = r.answer
+			}
 		}
+		failed := func(id int) bool { return answers[id].Result != "ok" }
+		running = slices.DeleteFunc(running, failed)
+		time.Sleep(tickApart)
 	}
 	return answers
 }
 
-// replies are answers by the address that they come from.
-type replies map[netip.AddrPort]*reply
-
-// ask sends a datagram with the present serial and returns the replies that come in time.
-func (c *console) ask(to []netip.AddrPort, d datagram, patience time.Duration) replies {
-	for _, address := range to {
-		c.conn.WriteToUDPAddrPort(encode(d), address)
+// ask sends a datagram to servers. It returns the replies with its serial that come in time.
+func (c *console) ask(ids []int, d datagram, patience time.Duration) map[int]*reply {
+	for _, id := range ids {
+		c.conn.WriteToUDPAddrPort(encode(d), c.addresses[id])
 	}
-	buf, until, came := make([]byte, maxDatagram+1), time.Now().Add(patience), replies{}
+	buf, until, came := make([]byte, maxDatagram+1), time.Now().Add(patience), map[int]*reply{}
 	c.conn.SetReadDeadline(until)
-	for len(came) < len(to) && time.Now().Before(until) {
+	for len(came) < len(ids) && time.Now().Before(until) {
 		var d datagram
 		n, from, _ := c.conn.ReadFromUDPAddrPort(buf) // some systems report a dead server here
 		json.Unmarshal(buf[:n], &d)
-		if r := cmp.Or(d.ClientReply, d.ConsoleReply); r != nil && r.Serial == c.serial {
-			came[netip.AddrPortFrom(from.Addr().Unmap(), from.Port())] = r
+		r := cmp.Or(d.ClientReply, d.ConsoleReply)
+		sender := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		for id, address := range c.addresses {
+			if r != nil && r.Serial == c.serial && sender == address {
+				came[id] = r
+			}
 		}
 	}
 	return came
 }
 
 // asClient sends a command to the leader, wherever that is, until it is answered. Repeats carry the
-// same serial, so they are safe [SE1] [SE2]. With at, only that server is asked.
+// same serial, so they are safe [SE1] [SE2]. With at, only that server is asked, and only once.
 func (c *console) asClient(line string, at int) answer {
 	op, err := parse(line)
 	if err != nil {
 		return failure("%v", err)
 	}
-	to, patience := c.leader, c.patience
+	id, wait, patience := c.leader, resendAfter, c.patience
 	if at != none {
-		to, patience = c.addresses[at], giveUpAfter
+		id, wait, patience = at, giveUpAfter, giveUpAfter
 	}
 	c.serial++
-	request := datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}}
-	silent := false
+	d := datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}}
+	outcome := failure("no server leads, nothing was done; try status, or again later")
+	unanswered := failure(unknown + " in time")
+	if op.verb != "get" {
+		unanswered = failure("%s in time; %s may still happen", unknown, clip(line, 40))
+	}
 	for until := time.Now().Add(patience); time.Now().Before(until); {
 		var r *reply
-		for from, came := range c.ask([]netip.AddrPort{to}, request, resendAfter) {
-			to, r = from, came // it may come late, from the server asked before
+		for from, came := range c.ask([]int{id}, d, wait) {
+			id, r = from, came // it may come late, from the server asked before
 		}
+		next := c.ids[(slices.Index(c.ids, id)+1)%len(c.ids)]
 		switch {
 		case r == nil: // the request was lost, or the answer, or the server
-			silent = true
+			outcome, id = unanswered, next
 		case r.Error != errNotLeader:
-			c.leader = to
+			c.leader = id
 			return r.answer
-		case at != none && !silent:
+		case at != none:
 			return failure("%s does not lead; the leader is %s", name(at), name(r.Leader))
 		default:
-			time.Sleep(askElsewhereAfter)
-		}
-		if at == none {
-			to = c.following(to, r)
+			time.Sleep(askAgain)
+			id = cmp.Or(r.Leader, next)
+			if r.Leader != none && r.Address != c.addresses[id] {
+				c.screen.show(fmt.Sprintf("leader S%d at %v is not in our list\n", id, r.Address))
+				c.addresses[id] = r.Address
+			}
 		}
 	}
-	switch {
-	case !silent:
-		return failure("no server leads, nothing was done; try status, or again later")
-	case op.verb == "get":
-		return failure(unknown + " in time")
-	}
-	return failure("%s in time; %s may still happen", unknown, clip(line, 40))
-}
-
-// following returns the address to ask next: the one that a redirect names, or the next server's.
-func (c *console) following(to netip.AddrPort, r *reply) netip.AddrPort {
-	if r != nil && r.Address.IsValid() {
-		if c.addresses[r.Leader] != r.Address {
-			c.screen.show(fmt.Sprintf("leader S%d at %v is not in our list\n", r.Leader, r.Address))
-		}
-		return r.Address
-	}
-	at := slices.IndexFunc(c.ids, func(id int) bool { return c.addresses[id] == to })
-	return c.addresses[c.ids[(at+1)%len(c.ids)]]
+	return outcome
 }
 
 func (c *console) here(verb, arg string) answer {
@@ -2256,7 +2235,7 @@ func (c *console) logs() answer {
 	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil {
 		columns = max(40, n-1)
 	}
-	answers, below := c.runAt(c.ids, "logs", lineAnswer), ""
+	answers, below := c.runAt(c.ids, "logs"), ""
 	var views []*logView
 	for _, id := range c.ids {
 		v, a := new(logView), answers[id]

@@ -418,8 +418,7 @@ func (s *server) electionTimeout() {
 	// the leader that others may have. So a server that hears nobody repeats its request (D8).
 	if s.role == candidate && len(s.votes) < s.majority() { // [CQ2]
 		s.resetElectionTimer()
-		s.tell(1, "CQ2", "%d of %d answered, asks again in t%d",
-			len(s.votes), len(s.peers)+1, s.currentTerm)
+		s.tell(1, "CQ2", "%d of %d answered, asks again", len(s.votes), len(s.peers)+1)
 		s.requestVotes()
 		return
 	}
@@ -449,8 +448,7 @@ func (s *server) becomeCandidate() {
 	s.role, s.leaderID = candidate, none
 	s.votes = map[int]bool{s.id: true}
 	s.resetElectionTimer()
-	s.tell(1, "Cand1", "term %d, votes for itself, needs %d of %d votes",
-		s.currentTerm, s.majority(), len(s.peers)+1)
+	s.tell(1, "Cand1", "votes for itself, needs %d of %d votes", s.majority(), len(s.peers)+1)
 	s.requestVotes()
 }
 
@@ -749,7 +747,9 @@ const (
 	maxCommand  = 16 << 10
 	maxKey      = 256
 	maxClient   = 64
-	maxApply    = 5_000 // entries applied in one Step, so that a long log stops no clock
+	maxApply    = 5_000   // entries applied in one Step, so that a long log stops no clock
+	maxInputs   = 4096    // inputs of one Step, so that answers do not wait for ever
+	maxNumber   = 1 << 52 // of any number in a Message, so that no arithmetic overflows
 )
 
 // machine is the state machine: a function of the log and of nothing else.
@@ -1342,9 +1342,6 @@ func validClient(client string) bool {
 	return client != "" && len(client) <= maxClient && !strings.ContainsFunc(client, outside)
 }
 
-// maxNumber bounds every number in a Message, so that no arithmetic on it overflows.
-const maxNumber = 1 << 52
-
 // possible reports whether a server that follows the rules may have sent this body in this term.
 func (m *Message) possible() bool {
 	switch rv, ae, r := m.RequestVote, m.AppendEntries, m.AppendEntriesReply; {
@@ -1410,9 +1407,6 @@ type host struct {
 	untold int       // datagrams that were dropped or not sent since toldAt
 	toldAt time.Time // when a complaint was told last
 }
-
-// maxInputs bounds the inputs of one Step, so that answers do not wait for ever.
-const maxInputs = 4096
 
 func (h *host) run() {
 	defer func() {
@@ -2452,18 +2446,15 @@ func parsePeers(peers string) (addressMap, error) {
 		address := netip.AddrPortFrom(ip, resolved.AddrPort().Port())
 		first = cmp.Or(first, ip)
 		switch {
-		case noID != nil:
-			return nil, fmt.Errorf("-peers: %s is not ID=HOST:PORT, IDs from 1 on", quote(peer))
 		case noAddress != nil:
 			return nil, fmt.Errorf("-peers: %s: %v", quote(peer), noAddress)
+		case noID != nil || !ip.IsValid() || ip.IsUnspecified() || address.Port() == 0:
+			return nil, fmt.Errorf("-peers: %s is not ID=HOST:PORT, IDs from 1 on", quote(peer))
 		case addresses[id].IsValid() || taken[address]:
 			return nil, fmt.Errorf("-peers: number or address of %s is there twice", quote(peer))
-		case !ip.IsValid() || ip.IsUnspecified() || address.Port() == 0:
-			return nil, fmt.Errorf("-peers: %s needs a host and a port", quote(peer))
-		case first.Is4() != ip.Is4():
-			return nil, fmt.Errorf("-peers: %v, %v: IPv4 and IPv6 cannot meet", first, ip)
-		case first.IsLoopback() != ip.IsLoopback():
-			return nil, fmt.Errorf("-peers: %v, %v: loopback and others cannot meet", first, ip)
+		case first.Is4() != ip.Is4() || first.IsLoopback() != ip.IsLoopback():
+			return nil, fmt.Errorf("-peers: %v and %v cannot meet; all must be IPv4, or all "+
+				"IPv6, and all loopback, or none", first, ip)
 		}
 		addresses[id], taken[address] = address, true
 	}

@@ -2045,13 +2045,13 @@ func TestOptions(t *testing.T) {
 		"-tick 61s", "error: -n is from 1", "-watch 4", "error: -n is from 1 to 99, -tick from 1ms",
 		"-watch -1", "error: -n is from 1", "-id 4", "error: -id 4 is not among the servers 1=",
 		"-id 0", "error: -id 0 is not", "-peers 1=127.0.0.1:1,2=192.0.2.1:2",
-		"error: -peers: 127.0.0.1, 192.0.2.1: loopback", "-peers 1=127.0.0.1:1,2=[::1]:2",
-		"error: -peers: 127.0.0.1, ::1: IPv4 and IPv6", "-peers 1=127.0.0.1:1,2=127.0.0.1:1",
+		"error: -peers: 127.0.0.1 and 192.0.2.1 cannot", "-peers 1=127.0.0.1:1,2=[::1]:2",
+		"error: -peers: 127.0.0.1 and ::1 cannot meet; ", "-peers 1=127.0.0.1:1,2=127.0.0.1:1",
 		"error: -peers: number or address of", "-peers 1=127.0.0.1:1,1=127.0.0.1:2",
 		"error: -peers: number or address of", "-peers 0=[::1]:1",
-		`error: -peers: "0=[::1]:1" is not ID=HOST:PORT`, "-peers 1=:5", `error: -peers: "1=:5" needs a host`,
-		"-peers 1=0.0.0.0:5", `error: -peers: "1=0.0.0.0:5" needs a host and a port`,
-		"-peers 1=[::1]:0", `error: -peers: "1=[::1]:0" needs a host and a port`,
+		`error: -peers: "0=[::1]:1" is not ID=HOST:PORT`, "-peers 1=:5", `error: -peers: "1=:5" is not ID=H`,
+		"-peers 1=0.0.0.0:5", `error: -peers: "1=0.0.0.0:5" is not ID=HOST:PORT`,
+		"-peers 1=[::1]:0", `error: -peers: "1=[::1]:0" is not ID=HOST:PORT, I`,
 	}; i < len(rows); i += 2 {
 		line, want := rows[i], rows[i+1]
 		o, err := parseOptions(strings.Fields(line))

@@ -1388,8 +1388,8 @@ func (s *server) cannotAnswer(m *Message) error {
 
 // ---- 13. The loop -------------------------------------------------------------------------------
 //
-// One goroutine owns the server and everything around it, so nothing here needs a lock. Another one
-// reads datagrams and only puts them into the loop's channel. The loop takes all that is waiting,
+// One goroutine owns the server and everything around it, so nothing here needs a lock. Two others
+// put datagrams and ticks into its channel and do nothing else. The loop takes all that is waiting,
 // steps it at once and performs the effects: many commands share one fsync. While the disk is busy
 // the loop reads nothing, and what arrives meanwhile is the next batch.
 

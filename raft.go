@@ -1540,7 +1540,7 @@ type brokenInvariant string
 func fatal(format string, args ...any) {
 	time.AfterFunc(time.Second, func() { os.Exit(1) })
 	format = "error: " + format + "\n"
-	if os.Getenv(inCluster) == clusterPrompt {
+	if os.Getenv(inCluster) == "true" {
 		format = wipe + format
 	}
 	fmt.Fprintf(os.Stderr, format, args...)
@@ -1680,7 +1680,7 @@ func clip(text string, columns int) string {
 // narrate hands lines to the terminal. The loop never waits for it: what it does not take, because
 // a person has pressed Ctrl-S or nobody reads the pipe, is dropped and counted.
 func (h *host) narrate(lines []string) {
-	h.screen.prompt.Store(h.prompt())
+	h.setPrompt()
 	for _, line := range lines {
 		select {
 		case h.screen.lines <- line:
@@ -1690,11 +1690,12 @@ func (h *host) narrate(lines []string) {
 	}
 }
 
-// prompt shows what a person should know before typing.
-func (h *host) prompt() string {
-	s := h.server
-	own := fmt.Sprintf("S%d %c%d%v> ", s.id, "FCL"[s.role], s.currentTerm, &h.faults)
-	return cmp.Or(os.Getenv(inCluster), own)
+// setPrompt has the prompt show what a person should know before typing.
+func (h *host) setPrompt() {
+	if s := h.server; h.screen.people { // in a cluster, people type at its own console
+		h.screen.prompt.Store(fmt.Sprintf("S%d %c%d%v> ",
+			s.id, "FCL"[s.role], s.currentTerm, &h.faults))
+	}
 }
 
 // screen is the terminal. Answers go to stdout, all else to stderr. Where a person types, narration
@@ -1706,7 +1707,7 @@ type screen struct {
 	format    string       // of a line of narration: its color
 	people    bool         // a person sits there
 	prompting atomic.Bool  // and may still type
-	prompt    atomic.Value // "raft> " in a cluster
+	prompt    atomic.Value // a string
 }
 
 const wipe = "\r\x1b[K" // a control sequence: clear the line
@@ -1715,8 +1716,8 @@ func openScreen(o options) *screen {
 	sc := &screen{lines: make(chan string, 1000), out: os.Stdout, err: os.Stderr, format: "%s\n"}
 	terminal := isTerminal(os.Stderr)
 	sc.people = terminal && isTerminal(os.Stdin) && len(o.args) == 0
-	sc.prompting.Store(sc.people || os.Getenv(inCluster) == clusterPrompt)
-	sc.prompt.Store(clusterPrompt)
+	sc.prompting.Store(sc.people || os.Getenv(inCluster) == "true")
+	sc.prompt.Store("raft> ")
 	if terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
 		sc.format = fmt.Sprintf("\x1b[%dm%%s\x1b[0m\n", 31+(o.id+5)%6)
 	}
@@ -1836,7 +1837,7 @@ func (h *host) answerConsole(l *consoleLine) {
 	if err != nil {
 		r.answer = failure("%v", err)
 	}
-	h.screen.prompt.Store(h.prompt())
+	h.setPrompt()
 	h.write(encode(datagram{ConsoleReply: r}), l.to)
 }
 
@@ -2534,12 +2535,9 @@ func (h *host) readConsole(o options) {
 	}
 }
 
-// inCluster is the variable by which a cluster marks its servers. Its value is the prompt that they
-// keep below their narration, if a person types there.
-const (
-	inCluster     = "RAFT_IN_CLUSTER"
-	clusterPrompt = "raft> "
-)
+// inCluster is the variable by which a cluster marks its servers. It is true if a person types
+// there: then they show the cluster's prompt again below their narration.
+const inCluster = "RAFT_IN_CLUSTER"
 
 type process struct {
 	cmd    *exec.Cmd
@@ -2588,10 +2586,7 @@ func (c *console) change(whom, verb string) error {
 // start starts a server and returns when it is ready.
 func (c *console) start(id int) error {
 	cmd := exec.Command(os.Args[0], append([]string{"-id", strconv.Itoa(id)}, os.Args[1:]...)...)
-	cmd.Env = append(os.Environ(), inCluster+"=no prompt")
-	if c.screen.people {
-		cmd.Env = append(os.Environ(), inCluster+"="+clusterPrompt)
-	}
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%v", inCluster, c.screen.people))
 	cmd.Stderr = os.Stderr
 	_, err1 := cmd.StdinPipe() // it ends when this process does
 	stdout, err2 := cmd.StdoutPipe()

@@ -1099,7 +1099,7 @@ func appendLine(b []byte, record string) []byte {
 	return fmt.Appendf(b, "%08x %s\n", crc32.ChecksumIEEE([]byte(record)), record)
 }
 
-// intact returns the record of a line without its end, or "" if the checksum is wrong.
+// intact returns the record of a line without newline, or "" if the checksum is wrong.
 func intact(line []byte) string {
 	if len(line) < 10 || string(line[:9]) != fmt.Sprintf("%08x ", crc32.ChecksumIEEE(line[9:])) {
 		return ""
@@ -1115,7 +1115,7 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 	lines := bytes.Split(data, []byte("\n"))
 	for i, line := range lines {
 		record := intact(line)
-		if i == len(lines)-1 { // its end is missing
+		if i == len(lines)-1 { // no newline ends it
 			record = ""
 		}
 		switch {
@@ -1399,8 +1399,8 @@ type host struct {
 	disk      *disk
 	conn      *net.UDPConn
 	addresses addressMap
-	inputs    chan any // input, *consoleLine, or error: why a datagram was dropped
-	tick      time.Duration
+	inputs    chan any      // input, *consoleLine, or error: why a datagram was dropped
+	tick      time.Duration // the length of one
 	screen    *screen
 	faults    faults // chapter 16
 
@@ -1540,7 +1540,7 @@ type brokenInvariant string
 func fatal(format string, args ...any) {
 	time.AfterFunc(time.Second, func() { os.Exit(1) })
 	format = "error: " + format + "\n"
-	if os.Getenv(inCluster) == "true" {
+	if os.Getenv(inCluster) == "true" { // the line begins with the cluster's prompt
 		format = wipe + format
 	}
 	fmt.Fprintf(os.Stderr, format, args...)
@@ -1707,7 +1707,7 @@ type screen struct {
 	format    string       // of a line of narration: its color
 	people    bool         // a person sits there
 	prompting atomic.Bool  // and may still type
-	prompt    atomic.Value // a string
+	prompt    atomic.Value // what stands below narration, a string
 }
 
 const wipe = "\r\x1b[K" // a control sequence: clear the line
@@ -2110,7 +2110,7 @@ func (c *console) runAt(ids []int, line string) map[int]answer {
 			running = append(running, id)
 		}
 	}
-	fmt.Sscanf(line, "tick %d", &times) // the server checks the number
+	fmt.Sscanf(line, "tick %d", &times) // the server checks N
 	for n := 0; n < max(1, times) && len(running) > 0; n++ {
 		c.serial++
 		d := datagram{Console: &consoleLine{Serial: c.serial, Command: line}}
@@ -2121,8 +2121,8 @@ func (c *console) runAt(ids []int, line string) map[int]answer {
 				answers[id] = r.answer
 			}
 		}
-		failed := func(id int) bool { return answers[id].Result != "ok" }
-		running = slices.DeleteFunc(running, failed)
+		stuck := func(id int) bool { return answers[id].Result != "ok" } // no tick has passed
+		running = slices.DeleteFunc(running, stuck)
 		time.Sleep(tickApart)
 	}
 	return answers
@@ -2585,7 +2585,8 @@ func (c *console) change(whom, verb string) error {
 
 // start starts a server and returns when it is ready.
 func (c *console) start(id int) error {
-	cmd := exec.Command(os.Args[0], append([]string{"-id", strconv.Itoa(id)}, os.Args[1:]...)...)
+	self, _ := os.Executable() // if there is none, Start says so
+	cmd := exec.Command(self, append([]string{"-id", strconv.Itoa(id)}, os.Args[1:]...)...)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%v", inCluster, c.screen.people))
 	cmd.Stderr = os.Stderr
 	_, err1 := cmd.StdinPipe() // it ends when this process does

@@ -2049,7 +2049,8 @@ func TestOptions(t *testing.T) {
 		"error: -peers: 127.0.0.1 and ::1 cannot meet; ", "-peers 1=127.0.0.1:1,2=127.0.0.1:1",
 		"error: -peers: number or address of", "-peers 1=127.0.0.1:1,1=127.0.0.1:2",
 		"error: -peers: number or address of", "-peers 0=[::1]:1",
-		`error: -peers: "0=[::1]:1" is not ID=HOST:PORT`, "-peers 1=:5", `error: -peers: "1=:5" is not ID=H`,
+		`error: -peers: "0=[::1]:1" is not ID=HOST:PORT`,
+		"-peers 1=:5", `error: -peers: "1=:5" is not ID=HOST:PORT`,
 		"-peers 1=0.0.0.0:5", `error: -peers: "1=0.0.0.0:5" is not ID=HOST:PORT`,
 		"-peers 1=[::1]:0", `error: -peers: "1=[::1]:0" is not ID=HOST:PORT, I`,
 	}; i < len(rows); i += 2 {

@@ -9,8 +9,7 @@
 // algorithm. Parts I and II are the first half of an evening. Part IV, the laboratory, can be
 // skipped without loss, and so can every call of tell and count: they narrate and change nothing.
 //
-//	I    1 State · 2 Messages · 3 The log · 4 Step · 5 Elections · 6 Replication
-//	     7 Commit and apply
+//	I    1 State · 2 Messages · 3 The log · 4 Step · 5 Elections · 6 Replication · 7 Commit, apply
 //	II   8 The state machine · 9 Exactly once · 10 Linearizable reads
 //	III  11 Disk · 12 Network · 13 The loop
 //	IV   14 Narration and the terminal · 15 Console · 16 Experiments · 17 Cluster and main
@@ -102,9 +101,7 @@ import (
 )
 
 // PART I. THE ALGORITHM ===========================================================================
-
 // ---- 1. State -----------------------------------------------------------------------------------
-//
 // The first box of Figure 2, in its order and with its names, then what we need besides. At the end
 // stand the only two functions that change currentTerm, votedFor and log of a running server. Each
 // emits the record for the disk (chapter 11) itself, so nobody can forget to persist. Each asserts
@@ -218,7 +215,6 @@ func (s *server) store(index int, entries ...*entry) {
 }
 
 // ---- 2. Messages --------------------------------------------------------------------------------
-//
 // One struct per box of Figure 2, in the figure's order and spelling, in an envelope that says from
 // whom, to whom and in which term. The paper's RPCs are pairs of one-way messages here (D1). Any of
 // them may be lost, late, doubled or overtaken, so a reply repeats what it is about.
@@ -270,7 +266,6 @@ type appendEntriesReply struct {
 }
 
 // ---- 3. The log ---------------------------------------------------------------------------------
-//
 // Every computation with indexes goes through these functions. The sentinel at index 0 has term 0
 // and matches everywhere, so an empty log is not a special case.
 
@@ -310,7 +305,6 @@ func (s *server) batch(index, limit int) []*entry {
 }
 
 // ---- 4. Step ------------------------------------------------------------------------------------
-//
 // Step is the whole interface of the algorithm, except for experiments (Part IV): inputs go in,
 // effects come out, and inside there is only arithmetic. Handlers record what a message says. Then
 // Figure 2's standing rules run, each with its own guard. Their order matters: what is committed is
@@ -405,7 +399,6 @@ func (s *server) majorityReached(own int, of func(peer int) int) int {
 func (s *server) majority() int { return (len(s.peers)+1)/2 + 1 }
 
 // ---- 5. Elections (§5.2, §5.4.1) ----------------------------------------------------------------
-//
 // From silence to a leader: the timeout, the candidate, the voter, the count. Two things make it
 // safe. A server votes once per term, so one term never has two leaders. And it votes only for a
 // log at least as up to date as its own, so every leader has every committed entry.
@@ -529,7 +522,6 @@ func (s *server) stepDown() {
 }
 
 // ---- 6. Replication (§5.3) ----------------------------------------------------------------------
-//
 // How the leader's log reaches the others: the client's command, sending, the receiver's box, the
 // reply. A follower accepts entries only behind an entry that matches, so by induction its log
 // equals the leader's up to there. For each follower at most one AppendEntries with entries is
@@ -687,7 +679,6 @@ func (s *server) tryAgainAt(r *appendEntriesReply) int {
 }
 
 // ---- 7. Commit and apply (§5.3, §5.4.2) ---------------------------------------------------------
-//
 // An entry is committed when no future leader can lack it. Then it is applied and answered.
 
 // advanceCommitIndex looks for Figure 2's N, the highest index that a majority stores. The leader
@@ -722,9 +713,7 @@ func (s *server) applyCommitted() {
 func (s *server) behind() bool { return s.lastApplied < s.commitIndex }
 
 // PART II. CLIENTS ================================================================================
-
 // ---- 8. The state machine -----------------------------------------------------------------------
-//
 // A key-value store. A command is one line of text, the same in a client's datagram, in the log, on
 // the disk and on the console. It is checked before it enters a log and has the same outcome on
 // every server. A new command is one case in parse, one in execute and a row in chapter 15. An
@@ -909,7 +898,6 @@ func parseNumber(word string, low, high int) (int, error) {
 }
 
 // ---- 9. Exactly once (§8) -----------------------------------------------------------------------
-//
 // A client that gets no answer cannot know whether its command was lost or only the answer. It must
 // ask again, and the command must not be carried out twice. So a write carries the client's name
 // and a serial, and the state machine remembers each client's latest serial with its answer. An
@@ -1018,7 +1006,6 @@ func (s *server) answerWaiting(e *entry, a answer, ok bool) {
 }
 
 // ---- 10. Linearizable reads (§8; thesis 6.4) ----------------------------------------------------
-//
 // A read could go through the log like a write. It need not: it is enough to know that this server
 // was still the leader after the read arrived, and to answer from a state that is new enough. One
 // round, in which seq counts the messages to all followers together:
@@ -1075,9 +1062,7 @@ func (s *server) serveReads() {
 }
 
 // PART III. THE MACHINE ===========================================================================
-
 // ---- 11. Disk -----------------------------------------------------------------------------------
-//
 // One append-only text file per server, one record per line. No record is ever rewritten, so cat
 // shows a server's whole life, and a crash can only hurt the end. Each line begins with eight hex
 // digits, the CRC-32 of the rest (these are examples):
@@ -1099,8 +1084,9 @@ func appendLine(b []byte, record string) []byte {
 	return fmt.Appendf(b, "%08x %s\n", crc32.ChecksumIEEE([]byte(record)), record)
 }
 
-// intact returns the record of a line without newline, or "" if the checksum is wrong.
+// intact returns the record of a line, or "" if the checksum is wrong.
 func intact(line []byte) string {
+	line = bytes.TrimSuffix(line, []byte("\n"))
 	if len(line) < 10 || string(line[:9]) != fmt.Sprintf("%08x ", crc32.ChecksumIEEE(line[9:])) {
 		return ""
 	}
@@ -1112,88 +1098,80 @@ func intact(line []byte) string {
 func replay(data []byte, header string) (p persistent, good int, err error) {
 	p.log = []*entry{{}}
 	isIntact := func(line []byte) bool { return intact(line) != "" }
-	lines := bytes.Split(data, []byte("\n"))
+	lines := bytes.SplitAfter(data, []byte("\n"))
 	for i, line := range lines {
 		record := intact(line)
 		if i == len(lines)-1 { // no newline ends it
 			record = ""
 		}
 		switch {
-		case i == 0 && record == header:
-		case i == 0 && record != "":
-			err = wrongHeader(record, header)
-		case record != "":
-			err = p.replayRecord(record)
-		case i == 0 && !bytes.HasPrefix(appendLine(nil, header), data): // [DK3]
-			err = errors.New("this is not a file of this program, or its first line is damaged")
-		case slices.ContainsFunc(lines[i+1:], isIntact): // [DK4]
+		case i == 0 && !bytes.HasPrefix(appendLine(nil, header), line): // a part of it is torn
+			err = wrongHeader(line, header)
+		case record == "" && slices.ContainsFunc(lines[i+1:], isIntact): // [DK4]
 			err = errors.New("damaged before intact lines; promises may be lost: do not start it")
-		default:
+		case record == "":
 			return p, good, nil // [DK3]
+		case i > 0:
+			err = p.replayRecord(record)
 		}
 		if err != nil {
 			return p, good, fmt.Errorf("line %d: %w", i+1, err)
 		}
-		good += len(line) + 1
+		good += len(line)
 	}
 	return p, good, nil
 }
 
-// wrongHeader says how the first record differs from the one that this server would write [DK1].
-func wrongHeader(record, header string) error {
+// wrongHeader says how the first line differs from the one that this server would write [DK1].
+func wrongHeader(line []byte, header string) error {
 	at := strings.LastIndexByte(header, ' ') + 1
-	if theirs, ours := strings.CutPrefix(record, header[:at]); ours {
+	if theirs, ours := strings.CutPrefix(intact(line), header[:at]); ours {
 		return fmt.Errorf("this server belongs to the cluster %s, not %s; Raft needs §6 to "+
 			"change that", theirs, header[at:])
 	}
-	return fmt.Errorf("the file begins with %s, not with %s", quote(record), quote(header))
+	begin := cmp.Or(intact(line), string(line))
+	return fmt.Errorf("the file begins with %s, not with %s", quote(begin), quote(header))
 }
 
-// replayRecord carries one record out, or says why it does not fit behind the others [DK4].
+// replayRecord carries one record out, unless it cannot follow the others [DK4].
 func (p *persistent) replayRecord(record string) error {
+	last := len(p.log) - 1
 	if strings.HasPrefix(record, "term ") {
 		var term, vote int
 		fmt.Sscanf(record, "term %d vote %d", &term, &vote)
 		changed := term == p.currentTerm && p.votedFor != none && vote != p.votedFor
-		if record != fmt.Sprintf("term %d vote %d", term, vote) || vote < 0 || changed ||
-			term < max(1, p.currentTerm) {
-			return fmt.Errorf("%s cannot follow term %d vote %d",
-				quote(record), p.currentTerm, p.votedFor)
+		if record == fmt.Sprintf("term %d vote %d", term, vote) && vote >= 0 && !changed &&
+			term >= max(1, p.currentTerm) {
+			p.currentTerm, p.votedFor = term, vote
+			return nil
 		}
-		p.currentTerm, p.votedFor = term, vote
-		return nil
+	} else {
+		e := new(entry)
+		word, text, _ := strings.Cut(record, " ")
+		index, gap := parseNumber(word, 1, last+1)
+		if gap == nil && e.UnmarshalText([]byte(text)) == nil &&
+			between(p.log[index-1].Term, e.Term, p.currentTerm) {
+			p.log = append(p.log[:index], e) // [DK2]
+			return nil
+		}
 	}
-	e := new(entry)
-	word, text, _ := strings.Cut(record, " ")
-	index, wrong := parseNumber(word, 1, maxNumber)
-	err := cmp.Or(wrong, e.UnmarshalText([]byte(text)))
-	switch {
-	case err != nil:
-		return err
-	case index > len(p.log):
-		return fmt.Errorf("entry %d follows entry %d, so there is a gap", index, len(p.log)-1)
-	case e.Term < p.log[index-1].Term || e.Term > p.currentTerm:
-		return fmt.Errorf("entry %d has term %d, which is not from %d to %d",
-			index, e.Term, p.log[index-1].Term, p.currentTerm)
-	}
-	p.log = append(p.log[:index], e) // [DK2]
-	return nil
+	return fmt.Errorf("%s cannot follow term %d vote %d and entry %d of term %d",
+		quote(record), p.currentTerm, p.votedFor, last, p.log[last].Term)
 }
 
 type disk struct {
 	name string
 	file *os.File
-	info os.FileInfo // recognizes the file [DK6]
-	size int64       // as this server left it
+	size int64 // as this server left it [DK6]
 }
 
 // openDisk opens or creates server id's file and replays it. torn counts the bytes cut off.
 func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn int, err error) {
 	d = &disk{name: filepath.Join(dir, fmt.Sprintf("server-%d.log", id))}
-	err1 := os.MkdirAll(filepath.Dir(d.name), 0o755)
+	os.MkdirAll(dir, 0o755) // without a folder, the next line fails
 	d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
-	data, err2 := os.ReadFile(d.name)
-	if err = cmp.Or(err1, err, err2); err != nil {
+	data, unreadable := os.ReadFile(d.name)
+	if err = cmp.Or(err, unreadable); err != nil {
 		return
 	}
 	first := header(id, members)
@@ -1202,8 +1180,7 @@ func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn in
 		return d, p, 0, fmt.Errorf("%s %w", d.name, err)
 	}
 	torn, d.size = len(data)-good, int64(len(data))
-	d.info, err = d.file.Stat()
-	if err = cmp.Or(err, d.check()); err == nil && torn > 0 {
+	if err = d.check(); err == nil && torn > 0 {
 		err = os.Truncate(d.name, int64(good)) // [DK3]
 		d.size = int64(good)
 	}
@@ -1224,28 +1201,27 @@ func (d *disk) append(records []string) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	if err := d.check(); err != nil {
-		return err
+	err := d.check()
+	if err == nil {
+		_, err = d.file.Write(lines)
 	}
 	d.size += int64(len(lines))
-	if _, err := d.file.Write(lines); err != nil {
-		return err
-	}
-	return d.file.Sync()
+	return cmp.Or(err, d.file.Sync())
 }
 
 // check fails if the name leads to no file or another one, or if somebody else has written. What is
 // written to a file without a name is gone after a restart.
 func (d *disk) check() error {
-	info, err := os.Stat(d.name)
-	if err != nil || !os.SameFile(info, d.info) || info.Size() != d.size { // [DK6]
+	named, err := os.Stat(d.name)
+	ours, _ := d.file.Stat()
+	if err != nil || !os.SameFile(named, ours) || named.Size() != d.size { // [DK6]
 		return cmp.Or(err, fmt.Errorf("somebody else replaced %s or wrote to it", d.name))
 	}
 	return nil
 }
 
 // syncFolders makes a new file's name durable: its folder, and those above, which may be new, too.
-// A folder that is not ours, or a file system that syncs none, is no reason not to start.
+// Only a failing disk is an error: some folders are not ours, and some systems sync none.
 func syncFolders(name string) error {
 	for dir := filepath.Dir(name); dir != name; name, dir = dir, filepath.Dir(dir) {
 		folder, err := os.Open(dir)
@@ -1253,9 +1229,7 @@ func syncFolders(name string) error {
 			err = folder.Sync()
 			folder.Close()
 		}
-		harmless := runtime.GOOS == "windows" || errors.Is(err, os.ErrPermission) ||
-			errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
-		if err != nil && !harmless {
+		if errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENOSPC) {
 			return err
 		}
 	}
@@ -1263,7 +1237,6 @@ func syncFolders(name string) error {
 }
 
 // ---- 12. Network --------------------------------------------------------------------------------
-//
 // One JSON object per datagram. What no honest server could send is dropped and counted, so that
 // Parts I and II need no checks of their own. Between servers, the sender's address must be the one
 // that is configured for its number. Clients and consoles may write from anywhere:
@@ -1387,7 +1360,6 @@ func (s *server) cannotAnswer(m *Message) error {
 }
 
 // ---- 13. The loop -------------------------------------------------------------------------------
-//
 // One goroutine owns the server and everything around it, so nothing here needs a lock. Two others
 // put datagrams and ticks into its channel and do nothing else. The loop takes all that is waiting,
 // steps it at once and performs the effects: many commands share one fsync. While the disk is busy
@@ -1406,19 +1378,6 @@ type host struct {
 
 	untold int       // datagrams that were dropped or not sent since toldAt
 	toldAt time.Time // when a complaint was told last
-}
-
-func (h *host) run() {
-	defer func() {
-		r := recover()
-		if broken, ours := r.(brokenInvariant); ours {
-			fatal("broken invariant: %s; this is a bug or a forged message", broken)
-		}
-		panic(r) // Go's own
-	}()
-	for {
-		h.turn()
-	}
 }
 
 // turn waits until something happens, unless there is more to apply, and takes all that is waiting
@@ -1526,7 +1485,7 @@ func (h *host) readDatagrams(self int) {
 	}
 }
 
-// must stops the server before a broken invariant spreads.
+// must stops the server before a broken invariant spreads: it is a bug or a forged message.
 func must(holds bool, invariant string) {
 	if !holds {
 		panic(brokenInvariant(invariant))
@@ -1548,9 +1507,7 @@ func fatal(format string, args ...any) {
 }
 
 // PART IV. THE LABORATORY =========================================================================
-
 // ---- 14. Narration and the terminal -------------------------------------------------------------
-//
 // One line per rule that fires: Lamport number, server, role (F, C or L), term, tag, text. Every
 // message carries its sender's Lamport number, so sort -n over the narration of all servers is one
 // causal story. #3t2 is entry 3, of term 2. Level 1 tells of roles, terms, commits, refusals,
@@ -1749,7 +1706,6 @@ func (sc *screen) show(text string) {
 }
 
 // ---- 15. Console --------------------------------------------------------------------------------
-//
 // The console is a client, also of the server whose terminal it shares. What concerns the data
 // (set, get, …) it sends to the leader in the client's form and repeats until there is an answer.
 // What concerns servers (status, cut, …) it sends to their loops. One table holds every command.
@@ -2247,7 +2203,6 @@ func (c *console) logs() answer {
 }
 
 // ---- 16. Experiments ----------------------------------------------------------------------------
-//
 // What a learner does to the wires and the clock of a running server. Faults act on real datagrams,
 // but only on those between servers: clients and consoles do not feel them.
 
@@ -2365,7 +2320,6 @@ func (h *host) release(arg string) (err error) {
 }
 
 // ---- 17. Cluster and main -----------------------------------------------------------------------
-//
 // Without -id, this process is only a console, and every server is a process of its own, which it
 // starts, kills and starts again. A server of a cluster narrates to the same terminal. It reads its
 // parent's pipe and leaves when that ends, so none outlives the cluster, whatever happens to it.
@@ -2515,7 +2469,9 @@ func runServer(o options) {
 	go h.readDatagrams(o.id)
 	go h.readClock()
 	go h.readConsole(o)
-	h.run()
+	for {
+		h.turn()
+	}
 }
 
 // readConsole reads stdin. The parent of a server in a cluster holds the other end.

@@ -81,13 +81,13 @@ import (
 	"hash/crc32"
 	"io"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"sort"
@@ -811,35 +811,35 @@ func (m *machine) get(key string) string { return cmp.Or(m.values[key], "(none)"
 
 // execute carries out a write. An answer with an error has changed nothing.
 func (m *machine) execute(command string) answer {
-	op, _ := parse(command)                 // it was checked before it entered the log
-	found, result := m.values[op.key], "ok" // no value is empty
+	op, _ := parse(command) // it was checked before it entered the log
+	found, result, wrong := m.values[op.key], "ok", ""
 	switch op.verb {
 	case "del":
 		delete(m.values, op.key)
-		if found == "" {
+		if found == "" { // no value is empty
 			result = "(none)"
 		}
 		return answer{Result: result}
 	case "cas":
-		if found == "" {
-			return failure("%s is (none), not %s; nothing changed", op.key, quote(op.old))
-		}
 		if found != op.old {
-			return failure("%s is %s, not %s; nothing changed", op.key, quote(found), quote(op.old))
+			wrong = "not " + quote(op.old)
 		}
 	case "incr":
 		old, err := strconv.ParseInt(cmp.Or(found, "0"), 10, 64)
-		if err != nil {
-			return failure("%s is %s, not a number of 64 bits; nothing changed",
-				op.key, quote(found))
-		}
 		sum := old + op.n
-		if (sum > old) != (op.n > 0) {
-			return failure("%s is %d, and adding %d would overflow; nothing changed",
-				op.key, old, op.n)
+		if err != nil {
+			wrong = "not a number of 64 bits"
+		} else if (sum > old) != (op.n > 0) {
+			wrong = fmt.Sprintf("and adding %d would overflow", op.n)
 		}
 		op.value = strconv.FormatInt(sum, 10)
 		result = op.value
+	}
+	if wrong != "" && found == "" {
+		return failure("%s is (none), %s; nothing changed", op.key, wrong)
+	}
+	if wrong != "" {
+		return failure("%s is %s, %s; nothing changed", op.key, quote(found), wrong)
 	}
 	m.values[op.key] = op.value
 	return answer{Result: result}
@@ -871,7 +871,7 @@ func (e *entry) UnmarshalText(text []byte) (err error) {
 		return err
 	}
 	if len(words) == 4 && validClient(words[1]) {
-		serial, err := parseNumber(words[2], 1, math.MaxInt)
+		serial, err := parseNumber(words[2], 1, 1<<63-1)
 		op, wrong := parse(words[3])
 		e.Client, e.Serial, e.Command = words[1], serial, words[3]
 		if err == nil && wrong == nil && op.verb != "get" {
@@ -1041,7 +1041,7 @@ func (s *server) serveReads() {
 	}
 	// A majority has answered this number, or a higher one.
 	answered := func(p int) int { return s.progress[p].answeredSeq }
-	confirmed := s.majorityReached(math.MaxInt, answered)
+	confirmed := s.majorityReached(s.seq+1, answered) // this server needs no message
 	n := 0
 	for ; n < len(s.reads); n++ {
 		r := s.reads[n]
@@ -1515,10 +1515,9 @@ func fatal(format string, args ...any) {
 
 // voice is what a server needs to narrate. Nothing else depends on it.
 type voice struct {
-	watch     int            // level, 0 to 3
-	lamport   int            // rises with every rule and message, told or not
-	confirmed int            // matchIndex of the last success sent: the same again is idle
-	fired     map[string]int // how often each rule has
+	watch   int            // level, 0 to 3
+	lamport int            // rises with every rule and message, told or not
+	fired   map[string]int // how often each rule has
 }
 
 // ruleTags lists the rules that fire while a server runs. Their words are in the package comment.
@@ -1550,9 +1549,6 @@ func (s *server) tellSent(tag string, m *Message) (lamport int) {
 		more = fmt.Sprintf(" (up to #%d unanswered)", w.unansweredIndex)
 	}
 	s.tell(s.level(m), tag, "->S%d %v%s", m.To, m, more)
-	if r := m.AppendEntriesReply; r != nil && r.Success {
-		s.confirmed = r.MatchIndex
-	}
 	return s.lamport
 }
 
@@ -1561,9 +1557,9 @@ func (s *server) hear(m *Message) {
 	s.tell(max(2, s.level(m)), "heard", "<-S%d t%d %v", m.From, m.Term, m)
 }
 
-// level is 1 for refusals, 3 for heartbeats and their answers, and 2 for any other message.
+// level is 1 for refusals, 3 for heartbeats and answers without news, 2 for any other message.
 func (s *server) level(m *Message) int {
-	known := s.confirmed
+	known := s.commitIndex // what a follower has heard to be committed, it has confirmed
 	if s.role == leader {
 		known = s.matchIndex[m.From]
 	}
@@ -1619,15 +1615,9 @@ func list(ids []int) string {
 	return strings.ReplaceAll(strings.Trim(fmt.Sprint(ids), "[]"), " ", ",")
 }
 
-// clip shortens text to a number of columns. It replaces what is not ASCII, since a terminal may
-// show it in more or fewer columns than one.
+// clip shortens text to a number of columns. What is not ASCII may take more of them, or fewer.
 func clip(text string, columns int) string {
-	text = strings.Map(func(c rune) rune {
-		if c < ' ' || c > '~' {
-			return '?'
-		}
-		return c
-	}, text)
+	text = regexp.MustCompile("[^ -~]").ReplaceAllString(text, "?")
 	if len(text) > columns {
 		return text[:columns-2] + ".."
 	}
@@ -1637,21 +1627,16 @@ func clip(text string, columns int) string {
 // narrate hands lines to the terminal. The loop never waits for it: what it does not take, because
 // a person has pressed Ctrl-S or nobody reads the pipe, is dropped and counted.
 func (h *host) narrate(lines []string) {
-	h.setPrompt()
+	if s := h.server; h.screen.people { // in a cluster, people type at its own console
+		h.screen.prompt.Store(fmt.Sprintf("S%d %c%d%v> ",
+			s.id, "FCL"[s.role], s.currentTerm, &h.faults))
+	}
 	for _, line := range lines {
 		select {
 		case h.screen.lines <- line:
 		default:
 			h.screen.missed.Add(1)
 		}
-	}
-}
-
-// setPrompt has the prompt show what a person should know before typing.
-func (h *host) setPrompt() {
-	if s := h.server; h.screen.people { // in a cluster, people type at its own console
-		h.screen.prompt.Store(fmt.Sprintf("S%d %c%d%v> ",
-			s.id, "FCL"[s.role], s.currentTerm, &h.faults))
 	}
 }
 
@@ -1771,11 +1756,10 @@ func parseServers(word string, all []int) (ids []int, err error) {
 		if !slices.Contains(all, id) {
 			return nil, fmt.Errorf("there is no server %s; there are %s", quote(w), list(all))
 		}
-		if !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
+		ids = append(ids, id)
 	}
-	return ids, nil
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
 }
 
 // answerConsole runs a console's line in the loop and answers it. Other machines may not command.
@@ -1793,7 +1777,7 @@ func (h *host) answerConsole(l *consoleLine) {
 	if err != nil {
 		r.answer = failure("%v", err)
 	}
-	h.setPrompt()
+	h.step() // sends what is due now, and has the prompt show it
 	h.write(encode(datagram{ConsoleReply: r}), l.to)
 }
 
@@ -1809,18 +1793,14 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 	case "peek":
 		return s.machine.get(arg), nil
 	case "timeout":
-		if s.role == leader {
-			return "", errors.New("a leader has no election timeout")
-		}
-		s.electionDue = s.now
-		if h.step(); s.currentTerm == term {
+		s.electionDue = s.now // a leader has none
+		if h.step(); s.role == candidate && s.currentTerm == term {
 			return fmt.Sprintf("asks again in t%d", term), nil // [CQ2]
 		}
 	case "beat":
 		for _, w := range s.progress { // the interval passes for what is unanswered, too
 			w.heartbeatDue, w.unansweredAt = s.now, w.unansweredAt-heartbeatTicks
 		}
-		h.step()
 	case "tick":
 		if arg == "on" || arg == "off" {
 			h.faults.clockOff = arg == "off"
@@ -1850,11 +1830,9 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 func (h *host) status() string {
 	s := h.server
 	due := s.electionDue
-	if s.role == leader {
-		due = s.now + heartbeatTicks
-		for _, w := range s.progress {
-			due = min(due, w.heartbeatDue)
-		}
+	if s.role == leader { // until it steps down [CQ1]
+		heardAt := func(p int) int { return s.progress[p].heardAt }
+		due = s.majorityReached(s.now, heardAt) + electionTicksMax
 	}
 	text := fmt.Sprintf("S%d %s t%d, voted %s, leader %s, log %d commit %d applied %d timer %d",
 		s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
@@ -2060,7 +2038,7 @@ func (c *console) print(prefix string, a answer) {
 func (c *console) runAt(ids []int, line string) map[int]answer {
 	answers, running, times := map[int]answer{}, []int{}, 1
 	for _, id := range ids {
-		if p := c.processes[id]; p != nil && p.killed.Load() {
+		if p := c.processes[id]; p != nil && p.state.Load() == "killed" {
 			answers[id] = answer{Result: "killed"}
 		} else {
 			running = append(running, id)
@@ -2109,8 +2087,7 @@ func (c *console) ask(ids []int, d datagram, patience time.Duration) map[int]*re
 // asClient sends a command to the leader, wherever that is, until it is answered. Repeats carry the
 // same serial, so they are safe [SE1] [SE2]. With at, only that server is asked, and only once.
 func (c *console) asClient(line string, at int) answer {
-	op, err := parse(line)
-	if err != nil {
+	if _, err := parse(line); err != nil {
 		return failure("%v", err)
 	}
 	id, wait, patience := c.leader, resendAfter, c.patience
@@ -2120,10 +2097,6 @@ func (c *console) asClient(line string, at int) answer {
 	c.serial++
 	d := datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}}
 	outcome := failure("no server leads, nothing was done; try status, or again later")
-	unanswered := failure(unknown + " in time")
-	if op.verb != "get" {
-		unanswered = failure("%s in time; %s may still happen", unknown, clip(line, 40))
-	}
 	for until := time.Now().Add(patience); time.Now().Before(until); {
 		var r *reply
 		for from, came := range c.ask([]int{id}, d, wait) {
@@ -2132,7 +2105,7 @@ func (c *console) asClient(line string, at int) answer {
 		next := c.ids[(slices.Index(c.ids, id)+1)%len(c.ids)]
 		switch {
 		case r == nil: // the request was lost, or the answer, or the server
-			outcome, id = unanswered, next
+			outcome, id = failure("%s in time; a write may still happen", unknown), next
 		case r.Error != errNotLeader:
 			c.leader = id
 			return r.answer
@@ -2171,9 +2144,6 @@ func (c *console) here(verb, arg string) answer {
 		}
 		c.drawing = arg == "on"
 	case "kill", "start":
-		if c.processes == nil {
-			return failure("kill and start need the terminal of a cluster (go run .)")
-		}
 		if err := c.change(arg, verb); err != nil {
 			return failure("%v", err)
 		}
@@ -2182,10 +2152,8 @@ func (c *console) here(verb, arg string) answer {
 }
 
 func (c *console) logs() answer {
-	columns := width
-	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil {
-		columns = max(40, n-1)
-	}
+	wide, _ := strconv.Atoi(os.Getenv("COLUMNS"))
+	columns := max(40, cmp.Or(wide, width+1)-1)
 	answers, below := c.runAt(c.ids, "logs"), ""
 	var views []*logView
 	for _, id := range c.ids {
@@ -2496,10 +2464,9 @@ func (h *host) readConsole(o options) {
 const inCluster = "RAFT_IN_CLUSTER"
 
 type process struct {
-	cmd    *exec.Cmd
-	killed atomic.Bool // by us
-	ended  atomic.Bool
-	gone   chan struct{} // closed when it has ended
+	cmd   *exec.Cmd
+	state atomic.Value  // "running", "killed" by us, or "gone" without that
+	ended chan struct{} // closed at the end
 }
 
 func runCluster(o options) {
@@ -2511,8 +2478,8 @@ func runCluster(o options) {
 		fatal("%v", err)
 	}
 	c.readLines(os.Stdin)
-	for id := range c.processes {
-		c.kill(id)
+	for _, p := range c.processes {
+		p.kill()
 	}
 	c.leave()
 }
@@ -2520,18 +2487,18 @@ func runCluster(o options) {
 // change kills servers that all run, or starts servers none of which does.
 func (c *console) change(whom, verb string) error {
 	ids, err := parseServers(whom, c.ids)
+	if c.processes == nil {
+		return errors.New("kill and start need the terminal of a cluster (go run .)")
+	}
 	for _, id := range ids {
-		p := c.processes[id]
-		switch runs := p != nil && !p.ended.Load(); {
-		case runs && verb == "start":
-			return fmt.Errorf("server %d is running; nothing was done", id)
-		case !runs && verb == "kill":
-			return fmt.Errorf("server %d is not running; nothing was done", id)
+		p := c.processes[id] // nil before its first start
+		if p != nil && (p.state.Load() == "running") == (verb == "start") {
+			return fmt.Errorf("server %d is %v; nothing was done", id, p.state.Load())
 		}
 	}
 	for _, id := range ids {
 		if verb == "kill" {
-			c.kill(id)
+			c.processes[id].kill()
 		} else if err = c.start(id); err != nil {
 			break
 		}
@@ -2557,13 +2524,13 @@ func (c *console) start(id int) error {
 	if err != nil {
 		return fmt.Errorf("server %d does not start: %w", id, err)
 	}
-	p := &process{cmd: cmd, gone: make(chan struct{})}
+	p := &process{cmd: cmd, ended: make(chan struct{})}
+	p.state.Store("running")
 	c.processes[id] = p
 	go func() {
 		cmd.Wait()
-		p.ended.Store(true)
-		close(p.gone)
-		if !p.killed.Load() {
+		close(p.ended)
+		if p.state.CompareAndSwap("running", "gone") {
 			c.screen.show(fmt.Sprintf("server %d has ended (%v); start %[1]d starts it again\n",
 				id, cmd.ProcessState))
 		}
@@ -2571,9 +2538,8 @@ func (c *console) start(id int) error {
 	return nil
 }
 
-func (c *console) kill(id int) {
-	p := c.processes[id]
-	p.killed.Store(true)
+func (p *process) kill() {
+	p.state.Store("killed")
 	p.cmd.Process.Kill() // an error means that it has just ended
-	<-p.gone
+	<-p.ended
 }

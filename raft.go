@@ -1,8 +1,7 @@
 // Raft, all of Figure 2, in one file: servers that elect a leader, keep a replicated log and serve
-// a key-value store from it, over UDP, with files that survive kill -9.
-//
-// Put Figure 2 of the Raft paper (Ongaro and Ousterhout, extended version) beside this file and
-// read both. To see it run, type go run . and then set x 1, get x, kill 1, start 1, logs, help.
+// a key-value store from it, over UDP, with files that survive kill -9. Put Figure 2 of the Raft
+// paper (Ongaro and Ousterhout, extended version) beside this file and read both. To see it run,
+// type go run . and then set x 1, get x, kill 1, start 1, logs, help.
 //
 // Part I is Figure 2 with the reasons: inputs go into Step and effects come out of it, without any
 // socket, file, goroutine or clock. Part II adds clients, Part III the machine around the
@@ -14,8 +13,8 @@
 //	III  11 Disk · 12 Network · 13 The loop
 //	IV   14 Narration and the terminal · 15 Console · 16 Experiments · 17 Cluster and main
 //
-// The rules, in our words. Each tag stands in square brackets on the line that carries its rule out
-// (grep -n '\[AE3\]' raft.go). Running servers count the rules that fire, and narrate most.
+// The rules of Figure 2, in our words. Each tag stands in square brackets on the line that carries
+// its rule out (grep -n '\[AE3\]' raft.go). Running servers count and narrate them.
 //
 //	Persist  term, vote and log are on disk before anything that depends on them is answered
 //	All1     apply what is committed, in order
@@ -1931,8 +1930,7 @@ type console struct {
 
 const (
 	resendAfter = 200 * time.Millisecond // until a client's command is sent again
-	giveUpAfter = 600 * time.Millisecond // until one with @N is given up
-	lineAnswer  = time.Second            // for a server's answer to a line
+	giveUpAfter = 600 * time.Millisecond // until a line for one server is given up
 	askAgain    = 5 * time.Millisecond   // when a server does not lead: maybe nobody does yet
 	aftermath   = 30 * time.Millisecond  // for the messages that a command sets off
 	tickApart   = 10 * time.Millisecond  // between the ticks of tick N
@@ -1940,7 +1938,8 @@ const (
 	maxLine     = 1 << 20                // bytes of a line that the console reads
 	maxCells    = 200                    // entries that logs draws
 
-	unknown = "unknown: no answer" // begins the error of what may or may not be carried out
+	// The error of what may or may not be carried out.
+	unknown = "unknown: no answer in time; is it running? A write may still happen"
 )
 
 func newConsole(o options, screen *screen) *console {
@@ -1995,21 +1994,19 @@ func (c *console) exec(line string) {
 	switch err = cmp.Or(wrong, err); {
 	case err != nil:
 		c.print("", failure("%v", err))
-	case cmd.by == "servers" && whom == "" && c.self != none: // its own server
+	case cmd.by == "console" && whom != "":
+		c.print("", failure("%s is not for @%s; say it without", cmd.name, whom))
+	case cmd.by == "console":
+		c.print("", c.here(cmd.name, append(args, "")[0]))
+	case cmd.by == "leader" && whom == "":
+		c.print("", c.asClient(line))
+	case whom == "" && c.self != none: // its own server
 		c.print("", c.runAt([]int{c.self}, line)[c.self])
-	case cmd.by == "servers":
+	default:
 		answers := c.runAt(ids, line)
 		for _, id := range ids {
 			c.print(name(id)+": ", answers[id])
 		}
-	case whom != "" && (cmd.by == "console" || len(ids) > 1):
-		c.print("", failure("%s is not for @%s; say it without", cmd.name, whom))
-	case cmd.by == "console":
-		c.print("", c.here(cmd.name, append(args, "")[0]))
-	case whom == "":
-		c.print("", c.asClient(line, none))
-	default:
-		c.print(name(ids[0])+": ", c.asClient(line, ids[0]))
 	}
 	if cmd.by != "leader" || whom != "" || c.drawing {
 		time.Sleep(aftermath) // so that the next command sees what this one set off
@@ -2023,7 +2020,7 @@ func (c *console) exec(line string) {
 func (c *console) print(prefix string, a answer) {
 	text := cmp.Or(a.Error, a.Result)
 	c.failed = c.failed || a.Error != ""
-	if a.Error != "" && !strings.HasPrefix(a.Error, unknown) {
+	if a.Error != "" && a.Error != unknown {
 		text = "error: " + text
 	}
 	text = prefix + strings.ReplaceAll(text, "\n", "\n"+prefix)
@@ -2033,8 +2030,17 @@ func (c *console) print(prefix string, a answer) {
 	fmt.Fprintln(c.screen.out, text)
 }
 
-// runAt has servers run a line. For tick N it sends the line N times, and in between the servers go
-// on with everything else. A line that is not answered is not repeated: it may have been run.
+// say makes a datagram of a line: for servers or, in the client's form, for the leader.
+func (c *console) say(line string) datagram {
+	c.serial++
+	if cmd, _, _ := findCommand(line); cmd.by == "leader" {
+		return datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}}
+	}
+	return datagram{Console: &consoleLine{Serial: c.serial, Command: line}}
+}
+
+// runAt has servers run a line, once, since what is not answered may have been run. For tick N it
+// sends the line N times, and in between the servers go on with everything else.
 func (c *console) runAt(ids []int, line string) map[int]answer {
 	answers, running, times := map[int]answer{}, []int{}, 1
 	for _, id := range ids {
@@ -2046,12 +2052,14 @@ func (c *console) runAt(ids []int, line string) map[int]answer {
 	}
 	fmt.Sscanf(line, "tick %d", &times) // the server checks N
 	for n := 0; n < max(1, times) && len(running) > 0; n++ {
-		c.serial++
-		d := datagram{Console: &consoleLine{Serial: c.serial, Command: line}}
-		came := c.ask(running, d, lineAnswer)
+		came := c.ask(running, c.say(line), giveUpAfter)
 		for _, id := range running {
-			answers[id] = failure(unknown + "; is it running?")
-			if r := came[id]; r != nil {
+			switch r := came[id]; {
+			case r == nil:
+				answers[id] = failure(unknown)
+			case r.Error == errNotLeader:
+				answers[id] = failure("%s, which is %s", errNotLeader, name(r.Leader))
+			default:
 				answers[id] = r.answer
 			}
 		}
@@ -2085,32 +2093,22 @@ func (c *console) ask(ids []int, d datagram, patience time.Duration) map[int]*re
 }
 
 // asClient sends a command to the leader, wherever that is, until it is answered. Repeats carry the
-// same serial, so they are safe [SE1] [SE2]. With at, only that server is asked, and only once.
-func (c *console) asClient(line string, at int) answer {
-	if _, err := parse(line); err != nil {
-		return failure("%v", err)
-	}
-	id, wait, patience := c.leader, resendAfter, c.patience
-	if at != none {
-		id, wait, patience = at, giveUpAfter, giveUpAfter
-	}
-	c.serial++
-	d := datagram{ClientRequest: &request{Client: c.client, Serial: c.serial, Command: line}}
+// same serial, so they are safe [SE1] [SE2].
+func (c *console) asClient(line string) answer {
+	id, d := c.leader, c.say(line)
 	outcome := failure("no server leads, nothing was done; try status, or again later")
-	for until := time.Now().Add(patience); time.Now().Before(until); {
+	for until := time.Now().Add(c.patience); time.Now().Before(until); {
 		var r *reply
-		for from, came := range c.ask([]int{id}, d, wait) {
+		for from, came := range c.ask([]int{id}, d, resendAfter) {
 			id, r = from, came // it may come late, from the server asked before
 		}
 		next := c.ids[(slices.Index(c.ids, id)+1)%len(c.ids)]
 		switch {
 		case r == nil: // the request was lost, or the answer, or the server
-			outcome, id = failure("%s in time; a write may still happen", unknown), next
+			outcome, id = failure(unknown), next
 		case r.Error != errNotLeader:
 			c.leader = id
 			return r.answer
-		case at != none:
-			return failure("%s does not lead; the leader is %s", name(at), name(r.Leader))
 		default:
 			time.Sleep(askAgain)
 			id = cmp.Or(r.Leader, next)
@@ -2165,7 +2163,7 @@ func (c *console) logs() answer {
 		}
 	}
 	if len(views) == 0 {
-		return failure(unknown + "; is the cluster running?")
+		return failure(unknown)
 	}
 	return answer{Result: drawLogs(views, columns) + below}
 }

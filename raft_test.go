@@ -2076,7 +2076,7 @@ func TestLateAnswer(t *testing.T) {
 		s2.ReadFromUDPAddrPort(make([]byte, maxDatagram))
 		s1.WriteToUDPAddrPort(encode(late), addressOf(c.conn))
 	}()
-	same(t, "ok, and S1 leads", all(c.asClient("set x 1", none), c.leader), "{ok } 1")
+	same(t, "ok, and S1 leads", all(c.asClient("set x 1"), c.leader), "{ok } 1")
 }
 
 // TestDrawLogs: as many of the newest entries as there is room for keep their commands.
@@ -3777,7 +3777,7 @@ func oneServerPerFile(f *fleet) {
 	f.startAll(1)
 	f.mustAnswer("set x 2 ; get x", "ok\n2\n")
 	f.peers = peers
-	f.mustAnswer("@1 set x 3", "S1: unknown: no answer in time; a write may still happen\n")
+	f.mustAnswer("@1 set x 3", "S1: unknown: no answer in time; is it running? A write may still happen\n")
 	f.mustEnd(first, "somebody else replaced")
 	f.kill(1)
 	f.freePeers(3)
@@ -3804,7 +3804,7 @@ func unreadPipe(f *fleet) {
 func unlistedLeader(f *fleet) {
 	f.startAll(3, "-tick", "1m")
 	f.mustAnswer("@3 timeout ; @1 set x 1",
-		"S3: ok\nS1: error: S1 does not lead; the leader is S3\n")
+		"S3: ok\nS1: error: not the leader, which is S3\n")
 	listed, leader, _ := strings.Cut(f.peers, ",3=")
 	said := fmt.Sprintf("leader S3 at %s is not in our list\n", leader)
 	f.mustRun("set x 2\nget x\n", "ok\n2\n", said, 0, "-client", "-peers", listed)
@@ -3847,7 +3847,7 @@ func timeStandsStill(f *fleet) {
 	f.startAll(3, "-tick", "1m")
 	f.mustAnswer("@1 tick 14 ; @1 get x ; @1 tick 16 ; @1 beat ; @1 tick off ; @1 status\n"+
 		"@2 hold ; set x 1 ; @2 hold ; @2 peek x ; @2 release", `S1: ok
-S1: error: S1 does not lead; the leader is none
+S1: error: not the leader, which is none
 S1: ok
 S1: ok
 S1: ok
@@ -3887,8 +3887,8 @@ func argumentsAndScripts(f *fleet) {
 	}
 	f.mustRun("", "", "error: *-tick*unit*-tick 10ms\n", 2, "-tick", "10")
 	f.freePeers(1) // where nobody runs, the outcome is unknown, and that is not success
-	f.mustRun("set x 1 ; status", `unknown: no answer in time; a write may still happen
-S1: unknown: no answer; is it running?
+	f.mustRun("set x 1 ; status", `unknown: no answer in time; is it running? A write may still happen
+S1: unknown: no answer in time; is it running? A write may still happen
 `, "", 1, "-client", "-peers", f.peers)
 }
 

@@ -166,8 +166,7 @@ type server struct {
 	out     Output
 }
 
-// Timeouts in ticks. With the default tick of 10 ms they are the paper's 150 to 300 ms, and two
-// heartbeats in a row may be lost without an election.
+// Timeouts in ticks; at 10 ms each, the paper's 150 to 300 ms. Two heartbeats in a row may be lost.
 const (
 	heartbeatTicks   = 5
 	electionTicksMin = 15
@@ -183,8 +182,7 @@ func newServer(id int, peers []int, state persistent, r *rand.Rand) *server {
 	return s
 }
 
-// setTermAndVote is the only function that changes currentTerm and votedFor. One record holds both,
-// so a crash cannot pair a vote with another term.
+// setTermAndVote alone changes currentTerm and votedFor. They are one record, which no crash parts.
 func (s *server) setTermAndVote(term, votedFor int) {
 	newVote := term == s.currentTerm && s.votedFor == none
 	must(term > s.currentTerm || newVote, "terms never fall, and there is one vote per term")
@@ -284,15 +282,13 @@ func (s *server) upToDate(lastLogIndex, lastLogTerm int) bool {
 		lastLogTerm == s.lastTerm() && lastLogIndex >= s.lastIndex()
 }
 
-// firstIndexOf returns the first index whose term is at least term, or lastIndex+1. Terms never
-// fall along a log, so a binary search finds it.
+// firstIndexOf finds the first index whose term is at least term, or lastIndex+1: terms never fall.
 func (s *server) firstIndexOf(term int) int {
 	return sort.Search(len(s.log), func(index int) bool { return s.log[index].Term >= term })
 }
 
-// batch returns the entries from index on whose sizes (chapter 8) fit into limit bytes (D4). If
-// there are entries, it returns at least one. The slice is a copy: the log may be cut while the
-// message waits to be sent.
+// batch copies the entries from index on that fit into limit bytes (D4), at least one if there are
+// any. It must be a copy: the log may be cut while the message waits to be sent.
 func (s *server) batch(index, limit int) []*entry {
 	end := index
 	for size := 0; end <= s.lastIndex(); end++ {
@@ -383,8 +379,7 @@ func (s *server) send(tag string, to int, m Message) {
 	}
 }
 
-// majorityReached returns the highest value that a majority of the servers has reached. own is the
-// value of this server, and of(peer) that of another.
+// majorityReached returns the highest value that a majority has reached. own is our own.
 func (s *server) majorityReached(own int, of func(peer int) int) int {
 	values := []int{own}
 	for _, p := range s.peers {
@@ -459,8 +454,7 @@ func (s *server) onRequestVote(from, term int, rv *requestVote) {
 	}
 	granted := (s.votedFor == none || s.votedFor == rv.CandidateID) && // [RV2] one vote per term,
 		s.upToDate(rv.LastLogIndex, rv.LastLogTerm) // and only for such a log
-	// Granting the same vote again does not restart the timer. Otherwise a candidate that hears
-	// nobody and keeps asking would silence everybody else.
+	// Granting it again restarts no timer, or a deaf candidate that keeps asking would silence all.
 	if granted && s.votedFor == none {
 		s.setTermAndVote(term, rv.CandidateID)
 		s.resetElectionTimer() // [Fol2]
@@ -468,8 +462,7 @@ func (s *server) onRequestVote(from, term int, rv *requestVote) {
 	s.send("RV2", from, Message{RequestVoteReply: &requestVoteReply{VoteGranted: granted}})
 }
 
-// onRequestVoteReply records an answer, yes or no [CQ2]. An answer to an earlier election does not
-// count in this one, and one that arrives twice counts once (D2).
+// onRequestVoteReply records a yes or no [CQ2] to this election; it may well arrive twice (D2).
 func (s *server) onRequestVoteReply(from, term int, r *requestVoteReply) {
 	if s.role == candidate && term == s.currentTerm {
 		s.votes[from] = s.votes[from] || r.VoteGranted
@@ -489,9 +482,8 @@ func (s *server) voters() []int {
 	return slices.DeleteFunc(everybody, func(id int) bool { return !s.votes[id] })
 }
 
-// becomeLeader begins a reign. The leader assumes that every log equals its own and lets refusals
-// correct it. Its first entry is empty (D3): only an entry of its own term lets it commit what
-// earlier leaders left behind [Lead4].
+// becomeLeader begins a reign. It assumes that all logs equal its own, and refusals correct it. Its
+// first entry is empty (D3): one of its own term commits what earlier leaders left [Lead4].
 func (s *server) becomeLeader() {
 	s.role, s.leaderID = leader, s.id
 	s.seq, s.roundSeq, s.waiting = 0, 0, map[string]*request{} // chapters 9, 10
@@ -506,9 +498,8 @@ func (s *server) becomeLeader() {
 	}
 }
 
-// stepDown ends the reign of a leader that no majority answers: others may be able to do better. It
-// keeps its term, and its vote for itself. Its next election timeout begins a new term, as any
-// follower's does, so one server never leads one term twice.
+// stepDown ends the reign of a leader that no majority answers: others may do better. It keeps its
+// term and its vote. Its next election timeout begins a new term, so it never leads a term twice.
 func (s *server) stepDown() {
 	if s.role != leader {
 		return
@@ -637,8 +628,7 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 
 	// 2. A success counts for what it confirms, and matchIndex never falls, since replies overtake
 	// each other. A refusal counts only if it refuses what would be sent now. When one arrives
-	// twice, the first has lowered nextIndex, say from 10 to 7; the second still refuses entry 9,
-	// which is no longer the entry before the next one, and is ignored.
+	// twice, the first lowers nextIndex, say from 10 to 7, and the second, still of 9, is late.
 	if r.Success { // [Lead3a]
 		s.matchIndex[from] = max(s.matchIndex[from], r.MatchIndex)
 		s.nextIndex[from] = max(s.nextIndex[from], s.matchIndex[from]+1)
@@ -715,11 +705,9 @@ func (s *server) behind() bool { return s.lastApplied < s.commitIndex }
 // ---- 8. The state machine -----------------------------------------------------------------------
 // A key-value store. A command is one line of text, the same in a client's datagram, in the log, on
 // the disk and on the console. It is checked before it enters a log and has the same outcome on
-// every server. A new command is one case in parse, one in execute and a row in chapter 15. An
-// entry as text stands at the end, because it contains a command.
+// every server. A new command is one case in parse, one in execute and a row in chapter 15.
 
-// answer is the outcome of a command: a result or an error. An error is final and certain, except
-// for errNotLeader, which only means: ask elsewhere.
+// answer is the outcome of a command. An error is final and certain, but for errNotLeader.
 type answer struct {
 	Result string `json:"result,omitempty"`
 	Error  string `json:"error,omitempty"`
@@ -848,8 +836,7 @@ func failure(format string, args ...any) answer {
 	return answer{Error: fmt.Sprintf(format, args...)}
 }
 
-// String is an entry as it stands on the disk, on the wire and on the screen: "5" or
-// "5 c7 3 set x 1", which is term, client, serial and command.
+// String is an entry on disk, wire, screen: term, or also client, serial, command, "5 c 3 del x".
 func (e *entry) String() string {
 	if e.Client == "" {
 		return strconv.Itoa(e.Term)
@@ -860,8 +847,7 @@ func (e *entry) String() string {
 // MarshalText has encoding/json write an entry as this text.
 func (e *entry) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
-// UnmarshalText takes exactly what String writes for an entry that a leader could have made,
-// so a command in a log can always be executed.
+// UnmarshalText takes exactly what String writes of entries that a leader could have made.
 func (e *entry) UnmarshalText(text []byte) (err error) {
 	words := strings.SplitN(string(text), " ", 4)
 	*e = entry{}
@@ -880,8 +866,7 @@ func (e *entry) UnmarshalText(text []byte) (err error) {
 	return fmt.Errorf("%.40q is not an entry", text)
 }
 
-// size is the number of bytes that an entry takes in a message: its text, of which JSON escapes
-// quotes and backslashes, with quotes around it and a comma.
+// size is the bytes of an entry in a message: as JSON escapes it, in quotes and with a comma.
 func (e *entry) size() int {
 	text := e.String()
 	return len(text) + 3 + strings.Count(text, `"`) + strings.Count(text, `\`)
@@ -900,11 +885,9 @@ func parseNumber(word string, low, high int) (int, error) {
 // A client that gets no answer cannot know whether its command was lost or only the answer. It must
 // ask again, and the command must not be carried out twice. So a write carries the client's name
 // and a serial, and the state machine remembers each client's latest serial with its answer. An
-// older serial gets no answer at all: its client has moved on.
-//
-// What is carried out is decided when an entry is applied, so it is the same on every server. The
-// leader's check (isRepeat) only saves an entry. Sessions live as long as the log, so there is no
-// window in which a repeat could be taken for something new.
+// older serial gets no answer at all: its client has moved on. All this is decided when an entry is
+// applied, so it is the same on every server; the leader's check (isRepeat) only saves an entry.
+// Sessions live as long as the log, so no repeat is ever taken for something new.
 
 // request is a client's command on its way into Step.
 type request struct {
@@ -960,8 +943,7 @@ type session struct {
 	answer answer
 }
 
-// apply applies one committed entry. It returns ok=false where there is nothing to answer: for the
-// empty entry of a leader, and for a serial older than the latest.
+// apply applies one committed entry. An empty one and an outdated serial have no answer, so !ok.
 func (m *machine) apply(e *entry) (a answer, ok bool) {
 	if e.Client == "" {
 		return answer{}, false
@@ -974,9 +956,8 @@ func (m *machine) apply(e *entry) (a answer, ok bool) {
 	return done.answer, e.Serial == done.serial // [SE2]
 }
 
-// isRepeat reports whether a write has been seen before, and answers it if it was applied. It does
-// not recognize what an earlier leader appended and nobody has applied yet. Such a write is
-// appended again, and [SE2] makes it harmless.
+// isRepeat reports whether a write has been seen, and answers it if it was applied. What an earlier
+// leader appended and nobody has applied yet is appended again, and [SE2] makes that harmless.
 func (s *server) isRepeat(r *request) bool {
 	w, done := s.waiting[r.Client], s.machine.sessions[r.Client]
 	switch {
@@ -994,8 +975,7 @@ func (s *server) isRepeat(r *request) bool {
 	return true
 }
 
-// answerWaiting answers the client of an entry that was just applied. It goes by client and serial,
-// not by index, where another leader's entry may stand by now.
+// answerWaiting goes by client and serial: another leader's entry may stand at that index by now.
 func (s *server) answerWaiting(e *entry, a answer, ok bool) {
 	if w := s.waiting[e.Client]; w != nil && ok && w.Serial == e.Serial {
 		delete(s.waiting, e.Client)
@@ -1032,8 +1012,7 @@ func (s *server) read(r *request) {
 	s.reads = append(s.reads, read{r, index, s.seq})
 }
 
-// serveReads answers the reads that may be answered, in their order, and asks for another round if
-// that leaves one which no round covers.
+// serveReads answers the reads that may be answered, in order, and begins a round for the others.
 func (s *server) serveReads() {
 	if s.role != leader || len(s.reads) == 0 {
 		return
@@ -1208,8 +1187,7 @@ func (d *disk) append(records []string) error {
 	return cmp.Or(err, d.file.Sync())
 }
 
-// check fails if the name leads to no file or another one, or if somebody else has written. What is
-// written to a file without a name is gone after a restart.
+// check fails unless the name still leads to our file, as we left it: other writes would be lost.
 func (d *disk) check() error {
 	named, err := os.Stat(d.name)
 	ours, _ := d.file.Stat()
@@ -1347,8 +1325,7 @@ func (m *Message) mayName(index, term int) bool {
 
 func between(low, n, high int) bool { return low <= n && n <= high }
 
-// cannotAnswer returns why m is not an honest answer to this leader, or nil. Only the leader of the
-// term knows what it holds and has sent.
+// cannotAnswer returns an error if m answers what this leader, who alone knows, has never sent.
 func (s *server) cannotAnswer(m *Message) error {
 	r := m.AppendEntriesReply
 	if r == nil || s.role != leader || m.Term != s.currentTerm ||
@@ -1379,8 +1356,7 @@ type host struct {
 	toldAt time.Time // when a complaint was told last
 }
 
-// turn waits until something happens, unless there is more to apply, and takes all that is waiting
-// into one Step.
+// turn waits for something, unless there is more to apply, and takes all that waits into one Step.
 func (h *host) turn() {
 	var inputs []input
 	if !h.server.behind() {
@@ -1639,8 +1615,7 @@ func (h *host) narrate(lines []string) {
 	}
 }
 
-// screen is the terminal. Answers go to stdout, all else to stderr. Where a person types, narration
-// wipes the prompt and shows it again below.
+// screen is the terminal: answers go to stdout, all else to stderr, above a prompt if people type.
 type screen struct {
 	lines     chan string  // narration on its way to stderr
 	missed    atomic.Int64 // lines that found no room there
@@ -1879,8 +1854,7 @@ func (s *server) viewLog() *logView {
 	return v
 }
 
-// drawLogs draws logs under one ruler. The newest entries have their commands, as many as there is
-// room for, and eight older ones have their terms alone.
+// drawLogs draws logs under one ruler: the newest entries, as they fit, and eight terms before.
 func drawLogs(views []*logView, columns int) string {
 	last := 0
 	for _, v := range views {
@@ -2092,8 +2066,7 @@ func (c *console) ask(ids []int, d datagram, patience time.Duration) map[int]*re
 	return came
 }
 
-// asClient sends a command to the leader, wherever that is, until it is answered. Repeats carry the
-// same serial, so they are safe [SE1] [SE2].
+// asClient asks the leader, wherever it is, until it answers. Repeats are safe [SE1] [SE2].
 func (c *console) asClient(line string) answer {
 	id, d := c.leader, c.say(line)
 	outcome := failure("no server leads, nothing was done; try status, or again later")
@@ -2405,8 +2378,7 @@ func runClient(o options) {
 	c.leave()
 }
 
-// runServer is one server and its console. The port is taken before the file is opened, so that a
-// second server with this number does not touch the file of the first.
+// runServer takes the port before it opens the file: another server of this number may be running.
 func runServer(o options) {
 	// One goroutine does the work. A second processor for the reader costs more in waking each
 	// other up than it gains: with it, 64 clients get three quarters of the writes (two cores).

@@ -267,8 +267,7 @@ type appendEntriesReply struct {
 // and matches everywhere, so an empty log is not a special case.
 
 func (s *server) lastIndex() int { return len(s.log) - 1 }
-
-func (s *server) lastTerm() int { return s.log[s.lastIndex()].Term }
+func (s *server) lastTerm() int  { return s.log[s.lastIndex()].Term }
 
 // matches reports whether the log has an entry of this term at index. If so, everything before it
 // is the same as in any other log that has this entry (Log Matching).
@@ -305,9 +304,6 @@ func (s *server) batch(index, limit int) []*entry {
 // Figure 2's standing rules run, each with its own guard. Their order matters: what is committed is
 // applied, what is applied is read, and replicate comes last, to send what the others decided.
 
-// input is a tick, a *Message or a client's *request (chapter 9).
-type input any
-
 // tick is one beat of the clock. The algorithm does not know how long that takes.
 type tick struct{}
 
@@ -322,7 +318,7 @@ type Output struct {
 
 // Step takes inputs in their order, at most one tick among them, and returns the effects of all of
 // them together. A caller that hands over all that is waiting pays for one fsync (D7).
-func (s *server) Step(inputs ...input) Output {
+func (s *server) Step(inputs ...any) Output {
 	for _, in := range inputs {
 		switch in := in.(type) {
 		case tick:
@@ -1347,7 +1343,7 @@ type host struct {
 	disk      *disk
 	conn      *net.UDPConn
 	addresses addressMap
-	inputs    chan any      // input, *consoleLine, or error: why a datagram was dropped
+	inputs    chan any      // for Step, or a *consoleLine, or why a datagram was dropped
 	tick      time.Duration // the length of one
 	screen    *screen
 	faults    faults // chapter 16
@@ -1358,7 +1354,7 @@ type host struct {
 
 // turn waits for something, unless there is more to apply, and takes all that waits into one Step.
 func (h *host) turn() {
-	var inputs []input
+	var inputs []any
 	if !h.server.behind() {
 		inputs = h.take(inputs, <-h.inputs)
 	}
@@ -1369,7 +1365,7 @@ func (h *host) turn() {
 }
 
 // take sorts what came out of the channel: what concerns the algorithm waits for the Step.
-func (h *host) take(inputs []input, in any) []input {
+func (h *host) take(inputs []any, in any) []any {
 	switch in := in.(type) {
 	case *consoleLine:
 		h.step(inputs...)   // what came before
@@ -1379,7 +1375,7 @@ func (h *host) take(inputs []input, in any) []input {
 		h.complain("dropped", in)
 		return inputs
 	case tick: // one per Step: after a pause, heartbeats that wait are heard before the timeout
-		if h.faults.clockOff || slices.Contains(inputs, input(in)) {
+		if h.faults.clockOff || slices.Contains(inputs, any(in)) {
 			return inputs
 		}
 	case *Message:
@@ -1393,7 +1389,7 @@ func (h *host) take(inputs []input, in any) []input {
 	return append(inputs, in)
 }
 
-func (h *host) step(inputs ...input) { h.perform(h.server.Step(inputs...)) }
+func (h *host) step(inputs ...any) { h.perform(h.server.Step(inputs...)) }
 
 // perform is where the rule Persist can be seen. Every effect of a Step passes through here, so the
 // order of these lines is the proof: what depends on a record leaves after the record is on disk.
@@ -2264,13 +2260,12 @@ func (h *host) release(arg string) (err error) {
 // parent's pipe and leaves when that ends, so none outlives the cluster, whatever happens to it.
 
 type options struct {
-	n, id, watch int
-	peers, dir   string
+	id, watch    int
+	dir          string
 	tick         time.Duration
 	noop, client bool
-
-	addresses addressMap
-	args      []string // one command for the running cluster
+	addresses    addressMap
+	args         []string // one command for the running cluster
 }
 
 func main() {
@@ -2281,20 +2276,18 @@ func main() {
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(2)
-	case o.client || len(o.args) > 0:
-		runClient(o)
-	case o.id != none:
+	case o.id != none && !o.client && len(o.args) == 0:
 		runServer(o)
 	default:
-		runCluster(o)
+		runConsole(o)
 	}
 }
 
 func parseOptions(args []string) (o options, err error) {
 	flags, help := flag.NewFlagSet("raft", flag.ContinueOnError), new(strings.Builder)
 	flags.DurationVar(&o.tick, "tick", 10*time.Millisecond, "a tick; with 1m, time stands still")
-	flags.IntVar(&o.n, "n", 3, "servers 1 to `N` on 127.0.0.1:9001 and up")
-	flags.StringVar(&o.peers, "peers", "", "the servers, instead of -n: `1=HOST:PORT,2=...`")
+	n := flags.Int("n", 3, "servers 1 to `N` on 127.0.0.1:9001 and up")
+	peers := flags.String("peers", "", "the servers, instead of -n: `1=HOST:PORT,2=...`")
 	flags.IntVar(&o.id, "id", none, "run only server `ID`, with its console")
 	flags.StringVar(&o.dir, "dir", "data", "where the files are")
 	flags.IntVar(&o.watch, "watch", 1, "narration level, `0..3`")
@@ -2315,15 +2308,15 @@ func parseOptions(args []string) (o options, err error) {
 	case given["n"] && given["peers"]:
 		return o, errors.New("-n and -peers both say who the servers are; give one of them")
 	case o.tick < time.Millisecond || o.tick > time.Minute || !between(0, o.watch, 3) ||
-		!between(1, o.n, 99):
+		!between(1, *n, 99):
 		return o, errors.New("-n is from 1 to 99, -tick from 1ms to 1m, -watch from 0 to 3")
 	}
-	for id := 1; id <= o.n && !given["peers"]; id++ {
-		o.peers = strings.TrimPrefix(fmt.Sprintf("%s,%d=127.0.0.1:%d", o.peers, id, 9000+id), ",")
+	for id := 1; id <= *n && !given["peers"]; id++ {
+		*peers = strings.TrimPrefix(fmt.Sprintf("%s,%d=127.0.0.1:%d", *peers, id, 9000+id), ",")
 	}
-	o.addresses, err = parsePeers(o.peers)
+	o.addresses, err = parsePeers(*peers)
 	if err == nil && given["id"] && !o.addresses[o.id].IsValid() {
-		err = fmt.Errorf("-id %d is not among the servers %s", o.id, o.peers)
+		err = fmt.Errorf("-id %d is not among the servers %s", o.id, *peers)
 	}
 	return o, err
 }
@@ -2361,7 +2354,8 @@ func (c *console) leave() {
 	os.Exit(map[bool]int{true: 1}[c.failed && !c.screen.people])
 }
 
-func runClient(o options) {
+// runConsole runs one command or a session, which has a cluster of its own, but for -client.
+func runConsole(o options) {
 	c := newConsole(o, openScreen(o))
 	for i, arg := range o.args {
 		value := o.args[0] == "set" && i >= 2
@@ -2372,8 +2366,19 @@ func runClient(o options) {
 	}
 	if len(o.args) > 0 {
 		c.exec(strings.Join(o.args, " "))
-	} else {
-		c.readLines(os.Stdin)
+		c.leave()
+	}
+	if !o.client {
+		c.processes = map[int]*process{}
+		if err := c.change("all", "start"); errors.As(err, new(*exec.ExitError)) {
+			os.Exit(1) // the server has said why
+		} else if err != nil {
+			fatal("%v", err)
+		}
+	}
+	c.readLines(os.Stdin)
+	for _, p := range c.processes {
+		p.kill()
 	}
 	c.leave()
 }
@@ -2437,21 +2442,6 @@ type process struct {
 	cmd   *exec.Cmd
 	state atomic.Value  // "running", "killed" by us, or "gone" without that
 	ended chan struct{} // closed at the end
-}
-
-func runCluster(o options) {
-	c := newConsole(o, openScreen(o))
-	c.processes = map[int]*process{}
-	if err := c.change("all", "start"); errors.As(err, new(*exec.ExitError)) {
-		os.Exit(1) // the server has said why
-	} else if err != nil {
-		fatal("%v", err)
-	}
-	c.readLines(os.Stdin)
-	for _, p := range c.processes {
-		p.kill()
-	}
-	c.leave()
 }
 
 // change kills servers that all run, or starts servers none of which does.

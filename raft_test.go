@@ -140,7 +140,7 @@ func ticks(n int) in { return slices.Repeat(in{tick{}}, n) }
 // stores everything up to index, which it says in reply to the message whose entries are
 // unanswered, or else to the newest message.
 type (
-	in      = []input
+	in      = []any
 	timeout struct{}
 	stored  struct{ p, index int }
 )
@@ -149,7 +149,7 @@ type (
 const latest = -1
 
 // actual makes of an input what Step knows.
-func actual(s *server, in input) input {
+func actual(s *server, in any) any {
 	switch in := in.(type) {
 	case timeout:
 		s.now = s.electionDue - 1
@@ -273,18 +273,18 @@ func same(t *testing.T, what string, got, want any) {
 
 // sends and tells play inputs, and compare what the last one makes a server send to others, and
 // tell clients.
-func sends(t *testing.T, s *server, what, want string, inputs ...input) {
+func sends(t *testing.T, s *server, what, want string, inputs ...any) {
 	t.Helper()
 	same(t, what, sent(play(t, s, inputs...)), want)
 }
 
-func tells(t *testing.T, s *server, what, want string, inputs ...input) {
+func tells(t *testing.T, s *server, what, want string, inputs ...any) {
 	t.Helper()
 	same(t, what, told(play(t, s, inputs...)), want)
 }
 
 // play is one safe Step for each input, and what comes of the last.
-func play(t *testing.T, s *server, inputs ...input) (out Output) {
+func play(t *testing.T, s *server, inputs ...any) (out Output) {
 	t.Helper()
 	for _, in := range inputs {
 		out = stepSafely(t, s, actual(s, in))
@@ -298,7 +298,7 @@ var narrationLine = regexp.MustCompile(
 
 // stepSafely is Step with an eye on [Persist]: the records make the disk equal to the memory,
 // nothing promises more than that disk holds, and narration keeps its format.
-func stepSafely(t *testing.T, s *server, inputs ...input) Output {
+func stepSafely(t *testing.T, s *server, inputs ...any) Output {
 	t.Helper()
 	disk := persistent{s.currentTerm, s.votedFor, slices.Clone(s.log)}
 	out := s.Step(inputs...)
@@ -708,7 +708,7 @@ func TestUnanswered(t *testing.T) {
 	for _, row := range []struct {
 		name  string
 		ticks int
-		then  input
+		then  any
 		sends string // to S2, which got seq 2 with entry 3, and then heartbeats
 	}{
 		{"the reply to it, late", 9, okAE(2, 4, 3, 2), "S2 AE(3,4,[4],3)"},
@@ -916,7 +916,7 @@ func (d *desk) start(id int) {
 	d.servers[id].watch = 3
 }
 
-func (d *desk) step(id int, in input) {
+func (d *desk) step(id int, in any) {
 	out := play(d.t, d.servers[id], in)
 	d.air = append(append(d.air, out.Early...), out.Send...)
 }
@@ -1864,7 +1864,7 @@ func TestTurn(t *testing.T) {
 // TestTake: a command sees the effects of what came before it, and a flood is taken in bites.
 func TestTake(t *testing.T) {
 	h := hostOn(t, inRole(leader), t.TempDir())
-	before := []input{&request{Client: "c", Serial: 1, Command: "set x 1"}}
+	before := []any{&request{Client: "c", Serial: 1, Command: "set x 1"}}
 	rest := h.take(before, &consoleLine{Command: "peek x", to: addressOf(h.conn)})
 	same(t, "appended", all(len(rest), h.server.lastIndex()), "0 4")
 	h.inputs = make(chan any, maxInputs+2)
@@ -2321,7 +2321,7 @@ type node struct {
 // incarnation is what a new process has anew.
 type incarnation struct {
 	s      *server // nil: not running
-	inbox  []input
+	inbox  []any
 	ticked bool
 	out    Output // what the disk works on
 	asleep moment // stopped until then
@@ -2534,7 +2534,7 @@ func (w *world) carry(deliver func()) {
 }
 
 // receive puts an input into n's receive buffer. What does not fit is lost.
-func (w *world) receive(n *node, in input) {
+func (w *world) receive(n *node, in any) {
 	if n.s != nil && len(n.inbox) < 200 {
 		n.inbox = append(n.inbox, in)
 		w.turn(n)

@@ -614,7 +614,8 @@ func (s *server) refusal(prev, seq int) *appendEntriesReply {
 // onAppendEntriesReply learns what a follower stores. A reply of another term is about the log of
 // another reign, and one without a number answers a message of an earlier reign [AE1].
 func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
-	if s.role != leader || term != s.currentTerm || r.Seq == 0 {
+	if s.role != leader || term != s.currentTerm || r.Seq == 0 ||
+		r.Seq > s.seq || r.MatchIndex > s.lastIndex() { // answers what was never sent
 		return
 	}
 	// 1. Any reply proves that the follower is there and in our term.
@@ -757,16 +758,14 @@ func parse(command string) (op operation, err error) {
 		needs = ""
 	}
 	switch {
-	case len(command) > maxCommand:
-		err = fmt.Errorf("a command has at most %d bytes, not %d", maxCommand, len(command))
+	case len(command) > maxCommand || len(key) > maxKey:
+		err = fmt.Errorf("a command has at most %d bytes, and a key %d", maxCommand, maxKey)
 	case !printable(command):
 		err = errors.New("a command is one line of printable UTF-8 text")
 	case needs == "":
 		err = fmt.Errorf("no such command %s; use set, get, del, incr or cas", quote(verb))
 	case key == "" || !fits:
 		err = fmt.Errorf("%s needs %s", verb, needs)
-	case len(key) > maxKey:
-		err = fmt.Errorf("a key has at most %d bytes, not %d", maxKey, len(key))
 	case err != nil:
 		err = fmt.Errorf("%s is not a number of 64 bits", quote(rest))
 	}
@@ -1321,16 +1320,6 @@ func (m *Message) mayName(index, term int) bool {
 
 func between(low, n, high int) bool { return low <= n && n <= high }
 
-// cannotAnswer returns an error if m answers what this leader, who alone knows, has never sent.
-func (s *server) cannotAnswer(m *Message) error {
-	r := m.AppendEntriesReply
-	if r == nil || s.role != leader || m.Term != s.currentTerm ||
-		r.Seq <= s.seq && r.MatchIndex <= s.lastIndex() {
-		return nil
-	}
-	return fmt.Errorf("S%d answers what was never sent: %v", m.From, m)
-}
-
 // ---- 13. The loop -------------------------------------------------------------------------------
 // One goroutine owns the server and everything around it, so nothing here needs a lock. Two others
 // put datagrams and ticks into its channel and do nothing else. The loop takes all that is waiting,
@@ -1381,9 +1370,6 @@ func (h *host) take(inputs []any, in any) []any {
 	case *Message:
 		if h.keepsOut(in) { // chapter 16
 			return inputs
-		}
-		if err := h.server.cannotAnswer(in); err != nil {
-			return h.take(inputs, err)
 		}
 	}
 	return append(inputs, in)
@@ -1469,11 +1455,8 @@ type brokenInvariant string
 // the loop calls it, the loop stands still meanwhile, so nothing is answered.
 func fatal(format string, args ...any) {
 	time.AfterFunc(time.Second, func() { os.Exit(1) })
-	format = "error: " + format + "\n"
-	if os.Getenv(inCluster) == "true" { // the line begins with the cluster's prompt
-		format = wipe + format
-	}
-	fmt.Fprintf(os.Stderr, format, args...)
+	prompt := os.Getenv(inCluster) == "true" // the line begins with that of the cluster
+	fmt.Fprintf(os.Stderr, map[bool]string{true: wipe}[prompt]+"error: "+format+"\n", args...)
 	os.Exit(1)
 }
 
@@ -1673,7 +1656,7 @@ type command struct {
 var commands = []command{
 	{"help", "", "list the commands", "console"},
 	{"status", "", "role, term, vote, leader, log, timer, faults", "servers"},
-	{"logs", "[on|off]", "draw all logs; on: after every command", "console"},
+	{"logs", "", "draw all logs", "console"},
 	{"rules", "", "how often each rule has fired", "servers"},
 	{"set", "KEY VALUE", "write; answered once it is applied", "leader"},
 	{"get", "KEY", "linearizable read, without a log entry", "leader"},
@@ -1882,20 +1865,19 @@ func drawLogs(views []*logView, columns int) string {
 }
 
 type console struct {
-	self      int              // the server whose terminal this is, or none
-	processes map[int]*process // of a cluster: what kill and start work on; or nil
-	addresses addressMap       // also those that a redirect has named
-	ids       []int            // of the servers in our list
+	self      int               // the server whose terminal this is, or none
+	processes map[int]*exec.Cmd // of a cluster's servers, unless killed; or nil
+	addresses addressMap        // also those that a redirect has named
+	ids       []int             // of the servers in our list
 	conn      *net.UDPConn
 	screen    *screen
 	patience  time.Duration // for the outcome of a client's command
 
-	client  string
-	serial  int  // of the last line to anybody
-	leader  int  // whom to ask first
-	drawing bool // logs on
-	failed  bool // some command did
-	over    bool // quit was asked for
+	client string
+	serial int  // of the last line to anybody
+	leader int  // whom to ask first
+	failed bool // some command did
+	over   bool // quit was asked for
 }
 
 const (
@@ -1978,11 +1960,8 @@ func (c *console) exec(line string) {
 			c.print(name(id)+": ", answers[id])
 		}
 	}
-	if cmd.by != "leader" || whom != "" || c.drawing {
+	if cmd.by != "leader" || whom != "" {
 		time.Sleep(aftermath) // so that the next command sees what this one set off
-	}
-	if c.drawing {
-		c.screen.show(c.logs().Result + "\n")
 	}
 }
 
@@ -2014,7 +1993,7 @@ func (c *console) say(line string) datagram {
 func (c *console) runAt(ids []int, line string) map[int]answer {
 	answers, running, times := map[int]answer{}, []int{}, 1
 	for _, id := range ids {
-		if p := c.processes[id]; p != nil && p.state.Load() == "killed" {
+		if c.processes != nil && c.processes[id] == nil {
 			answers[id] = answer{Result: "killed"}
 		} else {
 			running = append(running, id)
@@ -2103,13 +2082,7 @@ func (c *console) here(verb, arg string) answer {
 		c.over = true
 		return answer{Result: "bye"}
 	case "logs":
-		if arg == "" {
-			return c.logs()
-		}
-		if arg != "on" && arg != "off" {
-			return failure("logs needs [on|off]")
-		}
-		c.drawing = arg == "on"
+		return c.logs()
 	case "kill", "start":
 		if err := c.change(arg, verb); err != nil {
 			return failure("%v", err)
@@ -2301,10 +2274,8 @@ func parseOptions(args []string) (o options, err error) {
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	o.args = flags.Args()
 	switch {
-	case err != nil && strings.Contains(err.Error(), "flag -tick"):
-		return o, fmt.Errorf("%w; a tick has a unit, as in -tick 10ms", err)
 	case err != nil:
-		return o, err
+		return o, fmt.Errorf("%w; -h lists the flags, and a tick has a unit, as in -tick 10ms", err)
 	case given["n"] && given["peers"]:
 		return o, errors.New("-n and -peers both say who the servers are; give one of them")
 	case o.tick < time.Millisecond || o.tick > time.Minute || !between(0, o.watch, 3) ||
@@ -2369,7 +2340,7 @@ func runConsole(o options) {
 		c.leave()
 	}
 	if !o.client {
-		c.processes = map[int]*process{}
+		c.processes = map[int]*exec.Cmd{}
 		if err := c.change("all", "start"); errors.As(err, new(*exec.ExitError)) {
 			os.Exit(1) // the server has said why
 		} else if err != nil {
@@ -2377,8 +2348,8 @@ func runConsole(o options) {
 		}
 	}
 	c.readLines(os.Stdin)
-	for _, p := range c.processes {
-		p.kill()
+	for id := range c.processes {
+		c.kill(id)
 	}
 	c.leave()
 }
@@ -2438,29 +2409,22 @@ func (h *host) readConsole(o options) {
 // there: then they show the cluster's prompt again below their narration.
 const inCluster = "RAFT_IN_CLUSTER"
 
-type process struct {
-	cmd   *exec.Cmd
-	state atomic.Value  // "running", "killed" by us, or "gone" without that
-	ended chan struct{} // closed at the end
-}
-
 // change kills servers that all run, or starts servers none of which does.
 func (c *console) change(whom, verb string) error {
 	ids, err := parseServers(whom, c.ids)
 	if c.processes == nil {
 		return errors.New("kill and start need the terminal of a cluster (go run .)")
 	}
+	answers := c.runAt(ids, "status")
 	for _, id := range ids {
-		p := c.processes[id] // nil before its first start
-		if p != nil && (p.state.Load() == "running") == (verb == "start") {
-			return fmt.Errorf("server %d is %v; nothing was done", id, p.state.Load())
+		if runs := c.processes[id] != nil && answers[id].Error == ""; runs != (verb == "kill") {
+			return fmt.Errorf("server %d %s; nothing was done", id,
+				map[bool]string{true: "is running", false: "does not answer"}[runs])
 		}
 	}
 	for _, id := range ids {
-		if verb == "kill" {
-			c.processes[id].kill()
-		} else if err = c.start(id); err != nil {
-			break
+		if c.kill(id); verb == "start" && err == nil {
+			err = c.start(id)
 		}
 	}
 	return err
@@ -2484,22 +2448,15 @@ func (c *console) start(id int) error {
 	if err != nil {
 		return fmt.Errorf("server %d does not start: %w", id, err)
 	}
-	p := &process{cmd: cmd, ended: make(chan struct{})}
-	p.state.Store("running")
-	c.processes[id] = p
-	go func() {
-		cmd.Wait()
-		close(p.ended)
-		if p.state.CompareAndSwap("running", "gone") {
-			c.screen.show(fmt.Sprintf("server %d has ended (%v); start %[1]d starts it again\n",
-				id, cmd.ProcessState))
-		}
-	}()
+	c.processes[id] = cmd
 	return nil
 }
 
-func (p *process) kill() {
-	p.state.Store("killed")
-	p.cmd.Process.Kill() // an error means that it has just ended
-	<-p.ended
+// kill ends a server's process. It may have ended by itself.
+func (c *console) kill(id int) {
+	if cmd := c.processes[id]; cmd != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		delete(c.processes, id)
+	}
 }

@@ -14,7 +14,8 @@
 //	IV   14 Narration and the terminal · 15 Console · 16 Experiments · 17 Cluster and main
 //
 // The rules of Figure 2, in our words. Each tag stands in square brackets on the line that carries
-// its rule out (grep -n '\[AE3\]' raft.go). Running servers count and narrate them.
+// its rule out (grep -n '\[AE3\]' raft.go). Below them are ours: sessions (§8), reads (§8 and
+// Ongaro's thesis, 6.4), majorities and the disk; and where we depart, as NOTES.md defends.
 //
 //	Persist  term, vote and log are on disk before anything that depends on them is answered
 //	All1     apply what is committed, in order
@@ -39,8 +40,6 @@
 //	AE4      append what is not in the log yet
 //	AE5      follow leaderCommit, up to the last new entry
 //
-// Ours: sessions (§8), reads (§8 and Ongaro's thesis, 6.4), majorities, and the disk.
-//
 //	SE1      a repeat of a write that the leader has not applied yet is not appended again
 //	SE2      a serial that was applied gets the stored answer and changes nothing
 //	SE3      sessions are state machine state, the same on every server
@@ -56,8 +55,6 @@
 //	DK4      other damage may have destroyed a promise: the server does not start
 //	DK5      a failed write or fsync stops the server
 //	DK6      a file that somebody else removed, replaced or wrote to stops the server
-//
-// Where it departs from the figure; NOTES.md defends each point:
 //
 //	D1  messages are one-way datagrams, so a reply says what it confirms or refuses
 //	D2  votes are a set of servers, because a datagram may arrive twice
@@ -199,13 +196,11 @@ func (s *server) store(index int, entries ...*entry) {
 	must(index > s.lastIndex() || s.role != leader, "no leader cuts its log (Leader Append-Only)")
 	must(index <= s.lastIndex()+1, "a log has no gaps")
 	if index <= s.lastIndex() {
-		s.tell(1, "AE3", "deletes #%d to #%d, in conflict with #%[1]dt%[3]d",
-			index, s.lastIndex(), entries[0].Term)
+		s.tell(1, "AE3", "deletes #%d to #%d, which conflict", index, s.lastIndex())
 	}
 	s.log = s.log[:index]
 	for _, e := range entries {
-		record := strconv.Itoa(len(s.log)) + " " + e.String()
-		s.out.Persist = append(s.out.Persist, record) // [Persist]
+		s.out.Persist = append(s.out.Persist, strconv.Itoa(len(s.log))+" "+e.String()) // [Persist]
 		s.log = append(s.log, e)
 	}
 	s.count("Persist")
@@ -719,7 +714,6 @@ const (
 	minBatch    = 512               // a message is not made smaller than this
 	maxCommand  = 16 << 10
 	maxKey      = 256
-	maxClient   = 64
 	maxApply    = 5_000   // entries applied in one Step, so that a long log stops no clock
 	maxInputs   = 4096    // inputs of one Step, so that answers do not wait for ever
 	maxNumber   = 1 << 52 // of any number in a Message, so that no arithmetic overflows
@@ -1015,17 +1009,16 @@ func (s *server) serveReads() {
 	// A majority has answered this number, or a higher one.
 	answered := func(p int) int { return s.progress[p].answeredSeq }
 	confirmed := s.majorityReached(s.seq+1, answered) // this server needs no message
-	n := 0
-	for ; n < len(s.reads); n++ {
-		r := s.reads[n]
+	for len(s.reads) > 0 {
+		r := s.reads[0]
 		if r.afterSeq >= confirmed || r.index > s.lastApplied { // [RD3] [RD4]
 			break
 		}
 		op, _ := parse(r.Command)
 		s.respond(r.request, answer{Result: s.machine.get(op.key)}, none)
 		s.tell(2, "RD4", "client %s reads at #%d", r.Client, s.lastApplied)
+		s.reads = s.reads[1:]
 	}
-	s.reads = s.reads[n:]
 	// One round at a time: reads that arrive meanwhile share the next one. A round is over when a
 	// majority has answered a higher number than the last one before it.
 	if len(s.reads) > 0 && s.reads[0].afterSeq >= confirmed && confirmed > s.roundSeq {
@@ -1072,14 +1065,12 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 	p.log = []*entry{{}}
 	isIntact := func(line []byte) bool { return intact(line) != "" }
 	lines := bytes.SplitAfter(data, []byte("\n"))
-	for i, line := range lines {
+	if !bytes.HasPrefix(appendLine(nil, header), lines[0]) { // a part of it would be a torn tail
+		return p, 0, fmt.Errorf("line 1: %w", wrongHeader(lines[0], header))
+	}
+	for i, line := range lines[:len(lines)-1] { // no newline ends the last
 		record := intact(line)
-		if i == len(lines)-1 { // no newline ends it
-			record = ""
-		}
 		switch {
-		case i == 0 && !bytes.HasPrefix(appendLine(nil, header), line): // a part of it is torn
-			err = wrongHeader(line, header)
 		case record == "" && slices.ContainsFunc(lines[i+1:], isIntact): // [DK4]
 			err = errors.New("damaged before intact lines; promises may be lost: do not start it")
 		case record == "":
@@ -1196,11 +1187,9 @@ func (d *disk) check() error {
 // Only a failing disk is an error: some folders are not ours, and some systems sync none.
 func syncFolders(name string) error {
 	for dir := filepath.Dir(name); dir != name; name, dir = dir, filepath.Dir(dir) {
-		folder, err := os.Open(dir)
-		if err == nil {
-			err = folder.Sync()
-			folder.Close()
-		}
+		folder, _ := os.Open(dir) // if that fails, so does Sync
+		err := folder.Sync()
+		folder.Close()
 		if errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENOSPC) {
 			return err
 		}
@@ -1284,7 +1273,7 @@ func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (a
 
 func validClient(client string) bool {
 	outside := func(c rune) bool { return c <= ' ' || c > '~' }
-	return client != "" && len(client) <= maxClient && !strings.ContainsFunc(client, outside)
+	return client != "" && len(client) <= 64 && !strings.ContainsFunc(client, outside)
 }
 
 // possible reports whether a server that follows the rules may have sent this body in this term.
@@ -1380,16 +1369,11 @@ func (h *host) step(inputs ...any) { h.perform(h.server.Step(inputs...)) }
 // perform is where the rule Persist can be seen. Every effect of a Step passes through here, so the
 // order of these lines is the proof: what depends on a record leaves after the record is on disk.
 func (h *host) perform(out Output) {
-	for i := range out.Early { // D6
-		h.send(&out.Early[i])
-	}
+	h.send(out.Early)                                  // D6
 	if err := h.disk.append(out.Persist); err != nil { // [Persist] [DK5]
-		fatal("%v; this server stops and has answered nothing since; see to the disk and start "+
-			"it again", err)
+		fatal("%v; this server stops and has answered nothing since; mend that and start it", err)
 	}
-	for i := range out.Send {
-		h.send(&out.Send[i])
-	}
+	h.send(out.Send)
 	for _, r := range out.Reply {
 		r.Address = h.addresses[r.Leader] // the zero address, if there is no leader
 		h.write(encode(datagram{ClientReply: &r}), r.to)
@@ -1398,9 +1382,12 @@ func (h *host) perform(out Output) {
 	h.server.out.Trace = nil
 }
 
-func (h *host) send(m *Message) {
-	if data := encode(m); !h.disturbs(m, data) { // chapter 16
-		h.write(data, h.addresses[m.To])
+func (h *host) send(messages []Message) {
+	for i := range messages {
+		m := &messages[i]
+		if data := encode(m); !h.disturbs(m, data) { // chapter 16
+			h.write(data, h.addresses[m.To])
+		}
 	}
 }
 
@@ -1540,10 +1527,8 @@ func (m *Message) String() string {
 		}
 		return fmt.Sprintf("AppendEntries prev=#%dt%d [%s] commit=%d",
 			ae.PrevLogIndex, ae.PrevLogTerm, entries, ae.LeaderCommit)
-	case r == nil && m.RequestVoteReply.VoteGranted:
-		return "VoteReply granted"
 	case r == nil:
-		return "VoteReply refused"
+		return fmt.Sprintf("VoteReply granted=%v", m.RequestVoteReply.VoteGranted)
 	case r.Success:
 		return fmt.Sprintf("AppendReply ok match=%d", r.MatchIndex)
 	case r.Seq == 0:
@@ -1557,12 +1542,7 @@ func (m *Message) String() string {
 func (r role) String() string { return [...]string{"follower", "candidate", "leader"}[r] }
 
 // name is a server as people see it.
-func name(id int) string {
-	if id == none {
-		return "none"
-	}
-	return fmt.Sprintf("S%d", id)
-}
+func name(id int) string { return strings.Replace(fmt.Sprintf("S%d", id), "S0", "none", 1) }
 
 // list is a list of servers as files and commands have it: 1,2,3.
 func list(ids []int) string {
@@ -1649,8 +1629,7 @@ func (sc *screen) show(text string) {
 // What concerns servers (status, cut, …) it sends to their loops. One table holds every command.
 
 type command struct {
-	name, args, help string
-	by               string // "leader" (as a client's command), "servers" or "console"
+	name, args, help, by string // by the leader (as a client's command), servers or console
 }
 
 var commands = []command{
@@ -1757,7 +1736,7 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 	case "tick":
 		if arg == "on" || arg == "off" {
 			h.faults.clockOff = arg == "off"
-		} else if _, err = parseNumber(arg, 1, maxTicks); err == nil {
+		} else if _, err = parseNumber(arg, 1, 1000); err == nil {
 			h.step(tick{}) // the console sends N such lines
 		}
 	case "cut":
@@ -1883,11 +1862,7 @@ type console struct {
 const (
 	resendAfter = 200 * time.Millisecond // until a client's command is sent again
 	giveUpAfter = 600 * time.Millisecond // until a line for one server is given up
-	askAgain    = 5 * time.Millisecond   // when a server does not lead: maybe nobody does yet
 	aftermath   = 30 * time.Millisecond  // for the messages that a command sets off
-	tickApart   = 10 * time.Millisecond  // between the ticks of tick N
-	maxTicks    = 1000                   // the highest N
-	maxLine     = 1 << 20                // bytes of a line that the console reads
 	maxCells    = 200                    // entries that logs draws
 
 	// The error of what may or may not be carried out.
@@ -1909,7 +1884,7 @@ func newConsole(o options, screen *screen) *console {
 // readLines runs what comes in until it ends or somebody quits.
 func (c *console) readLines(in io.Reader) {
 	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, maxLine)
+	lines.Buffer(nil, 1<<20) // bytes of a line
 	for c.screen.show(""); !c.over && lines.Scan(); c.screen.show("") {
 		c.runLine(strings.TrimPrefix(lines.Text(), "\ufeff")) // some editors begin a file with it
 	}
@@ -2014,7 +1989,7 @@ func (c *console) runAt(ids []int, line string) map[int]answer {
 		}
 		stuck := func(id int) bool { return answers[id].Result != "ok" } // no tick has passed
 		running = slices.DeleteFunc(running, stuck)
-		time.Sleep(tickApart)
+		time.Sleep(10 * time.Millisecond) // from tick to tick
 	}
 	return answers
 }
@@ -2058,7 +2033,7 @@ func (c *console) asClient(line string) answer {
 			c.leader = id
 			return r.answer
 		default:
-			time.Sleep(askAgain)
+			time.Sleep(5 * time.Millisecond) // maybe nobody leads yet
 			id = cmp.Or(r.Leader, next)
 			if r.Leader != none && r.Address != c.addresses[id] {
 				c.screen.show(fmt.Sprintf("leader S%d at %v is not in our list\n", id, r.Address))
@@ -2104,10 +2079,8 @@ func (c *console) logs() answer {
 			below += fmt.Sprintf("\nS%d: %s", id, cmp.Or(a.Error, a.Result))
 		}
 	}
-	if len(views) == 0 {
-		return failure(unknown)
-	}
-	return answer{Result: drawLogs(views, columns) + below}
+	c.failed = c.failed || len(views) == 0
+	return answer{Result: strings.TrimPrefix(drawLogs(views, columns)+below, "\n")}
 }
 
 // ---- 16. Experiments ----------------------------------------------------------------------------
@@ -2244,8 +2217,6 @@ type options struct {
 func main() {
 	o, err := parseOptions(os.Args[1:])
 	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(2)
@@ -2269,6 +2240,7 @@ func parseOptions(args []string) (o options, err error) {
 	flags.SetOutput(help)
 	if err = flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Print("Raft in one file: a cluster, or with a command, like get x, a client.\n", help)
+		os.Exit(0)
 	}
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -2438,10 +2410,7 @@ func (c *console) start(id int) error {
 	cmd.Stderr = os.Stderr
 	_, err1 := cmd.StdinPipe() // it ends when this process does
 	stdout, err2 := cmd.StdoutPipe()
-	err := cmp.Or(err1, err2)
-	if err == nil {
-		err = cmd.Start()
-	}
+	err := cmp.Or(err1, err2, cmd.Start())
 	if err == nil && !bufio.NewScanner(stdout).Scan() { // it ended before it was ready
 		err = cmd.Wait()
 	}

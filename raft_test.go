@@ -1722,7 +1722,7 @@ func TestDatagramSize(t *testing.T) {
 		ae := &appendEntries{huge, huge, huge, entries, huge, huge}
 		return len(encode(&Message{From: huge, To: huge, Term: huge, At: huge, AppendEntries: ae}))
 	}
-	frame, c := around([]*entry{}...), strings.Repeat(`"`, maxClient)
+	frame, c := around([]*entry{}...), strings.Repeat(`"`, 64)
 	same(t, "what stands around the entries", frame <= maxDatagram-maxBatch, true)
 	quotes := "set k " + strings.Repeat(`"`, maxCommand-6)
 	ask := datagram{ClientRequest: &request{c, math.MaxInt, quotes, clientAt}}
@@ -3487,13 +3487,13 @@ RV2 | s.votedFor == none || s.votedFor == rv.CandidateID | true | Persist/yes ne
 RV2 | s.upToDate(rv.LastLogIndex, rv.LastLogTerm) | true | RV2/… unless its log is too old
 RV2 | lastLogIndex >= s.lastIndex() | lastLogIndex > s.lastIndex() | RV1/an equal term is not older
 AppendEntriesReceiver/AE3 | s.matches(index, e.Term) | (e == nil) | AE3/what is equal before
-Persist | " " + e.String() | " 1" | Persist/the disk is equal to the
+Persist | " "+e.String() | " 1" | Persist/the disk is equal to the
 AE1 | if term < s.currentTerm { // [AE1] | if false { | AE1/an older term, even where it
 AE2 | !s.matches(prev, ae.PrevLogTerm) | prev > s.lastIndex() | AE2/its term is off by one
 AE3 | s.matches(index, e.Term) | (e != nil && index <= s.lastIndex()) | AE2/… also if
 AE4 | s.store(index, ae.Entries[i:]...) | s.store(index, ae.Entries[i]) | Persist/ok(4), but the
 AE5 | min(ae.LeaderCommit, lastNew) | min(ae.LeaderCommit, s.lastIndex()) | AE5/the last new entry,
-Perform/Persist | for i := range out.Early { | out.Early = append(out.Early, out.Send...); for i := range out.Early { | in order
+Perform/Persist | h.send(out.Early) | h.send(append(out.Early, out.Send...)) | in order
 Apply/All1 | s.lastApplied < s.commitIndex | s.lastApplied < s.lastIndex() | All1/up to commit
 AllServersTerm/All2 | if m.Term > s.currentTerm { | if false { | All2/
 ElectionTimer/Fol2 | || s.now < s.electionDue | || s.now <= s.electionDue | Fol2/a leader steps down
@@ -3523,8 +3523,8 @@ RD4 | || r.index > s.lastApplied { | { | RD
 RD3 | r.afterSeq >= confirmed || r.index | r.index | RD3/a read asks: do I still lead?
 RD3 | read{r, index, s.seq} | read{r, index, 0} | RD3/a read asks: do I still lead?
 Files/DK1 | %d of %s", id, list(members) | %d of %s", id, list(members[:1]) | DK1 other members
-DK3 | i == 0 && !bytes.HasPrefix( | false && !bytes.HasPrefix( | DK1 other members
-TornTail/DK3 | ): // [DK4] | ) || true: // [DK4] | cut at byte 0, "" behind
+DK3 | !bytes.HasPrefix(appendLine( | false && !bytes.HasPrefix(appendLine( | DK1 other members
+TornTail/DK3 | ): // [DK4] | ) || true: // [DK4] | cut at byte 37, "" behind
 FlippedBit/DK4 | ): // [DK4] | ) && false: // [DK4] | byte 37 of line 2, bit 0: not
 FailStop/DK5 | return cmp.Or(err, d.file.Sync()) | return err | /dev/null: one line
 LostFile/DK6 | !os.SameFile(named, ours) | ours == nil | mv of a copy

@@ -243,9 +243,8 @@ type appendEntries struct {
 	Seq          int      `json:"seq"`          // number of this message within the reign (D1)
 }
 
-// appendEntriesReply repeats the seq of what it answers. MatchIndex says up to where the follower's
-// log equals the leader's. It is not Figure 2's variable; the leader raises its matchIndex to it. A
-// refusal by [AE1] has seq 0 and no other field, because it answers an earlier reign.
+// appendEntriesReply repeats the seq of what it answers. MatchIndex, up to which the logs agree,
+// is not Figure 2's. A refusal by [AE1] answers an earlier reign: seq is 0, all else is empty.
 type appendEntriesReply struct {
 	Success    bool `json:"success"`
 	MatchIndex int  `json:"matchIndex,omitempty"`
@@ -503,10 +502,9 @@ func (s *server) stepDown() {
 }
 
 // ---- 6. Replication (§5.3) ----------------------------------------------------------------------
-// How the leader's log reaches the others: the client's command, sending, the receiver's box, the
-// reply. A follower accepts entries only behind an entry that matches, so by induction its log
-// equals the leader's up to there. For each follower at most one AppendEntries with entries is
-// unanswered, and nextIndex and matchIndex change on replies only, as in Figure 2.
+// A follower accepts entries only behind an entry that matches, so by induction its log equals the
+// leader's up to there. For each follower at most one AppendEntries with entries is unanswered, and
+// nextIndex and matchIndex change on replies only, as in Figure 2.
 
 // appendCommand takes a client's command, which chapter 9 has found to be new.
 func (s *server) appendCommand(r *request) {
@@ -639,9 +637,8 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 	w.unansweredSeq = 0
 
 	// 4. Some networks lose every datagram above a size. If a later message was answered and the
-	// entries are missing, they may have been too many bytes, so the next batch has half as many.
-	// The limit rises slowly, since doubling it would lose every other message there. One gap is
-	// confessed: a single entry that is too large for the network is sent again and again.
+	// entries are missing, the next batch has half the bytes. The limit rises slowly: doubling it
+	// would lose every other batch. Confessed: an entry too large for the network is sent for ever.
 	if r.Success && s.matchIndex[from] < w.unansweredIndex {
 		w.limit = max(minBatch, w.limit/2)
 	} else if r.Success {
@@ -662,9 +659,8 @@ func (s *server) tryAgainAt(r *appendEntriesReply) int {
 // ---- 7. Commit and apply (§5.3, §5.4.2) ---------------------------------------------------------
 // An entry is committed when no future leader can lack it. Then it is applied and answered.
 
-// advanceCommitIndex looks for Figure 2's N, the highest index that a majority stores. The leader
-// counts its own log although the newest entries may not be on its disk yet (D6). That is safe: no
-// follower can confirm an entry before the next Step, and by then it is on our disk.
+// advanceCommitIndex finds Figure 2's N. The leader may count entries that are not on its own disk
+// yet (D6): no follower confirms them before the next Step, and by then they are there.
 func (s *server) advanceCommitIndex() {
 	if s.role != leader {
 		return
@@ -681,7 +677,7 @@ func (s *server) advanceCommitIndex() {
 // applyCommitted applies at most maxApply entries per Step. All servers apply the same entries in
 // the same order, and the outcome depends on nothing else, so all state machines are equal.
 func (s *server) applyCommitted() {
-	for n := 0; n < maxApply && s.behind(); n++ { // [All1]
+	for n := 0; n < maxApply && s.lastApplied < s.commitIndex; n++ { // [All1]
 		s.lastApplied++
 		e := s.log[s.lastApplied]
 		a, ok := s.machine.apply(e) // chapter 9
@@ -689,9 +685,6 @@ func (s *server) applyCommitted() {
 		s.count("All1")
 	}
 }
-
-// behind reports whether Step has more to apply without any input.
-func (s *server) behind() bool { return s.lastApplied < s.commitIndex }
 
 // PART II. CLIENTS ================================================================================
 // ---- 8. The state machine -----------------------------------------------------------------------
@@ -727,9 +720,8 @@ type machine struct {
 
 // operation is a command, taken apart. It depends on the verb which fields count.
 type operation struct {
-	verb, key, value string
-	old              string // cas
-	n                int64  // incr
+	verb, key, value, old string
+	n                     int64
 }
 
 // parse takes a command apart. Its error is for the client to read.
@@ -766,8 +758,7 @@ func parse(command string) (op operation, err error) {
 	return op, err
 }
 
-// printable reports whether text is made of characters that show, and of spaces. U+FFFD is
-// excluded: it is what encoding/json puts in the place of broken UTF-8.
+// printable reports whether all of text shows. U+FFFD is what encoding/json makes of broken UTF-8.
 func printable(text string) bool {
 	return !strings.ContainsFunc(text, func(c rune) bool {
 		return !unicode.IsPrint(c) || c == unicode.ReplacementChar
@@ -787,15 +778,12 @@ func (m *machine) get(key string) string { return cmp.Or(m.values[key], "(none)"
 
 // execute carries out a write. An answer with an error has changed nothing.
 func (m *machine) execute(command string) answer {
-	op, _ := parse(command) // it was checked before it entered the log
-	found, result, wrong := m.values[op.key], "ok", ""
+	op, _ := parse(command)                            // it was checked before it entered the log
+	found, result, wrong := m.values[op.key], "ok", "" // no value is empty
 	switch op.verb {
 	case "del":
 		delete(m.values, op.key)
-		if found == "" { // no value is empty
-			result = "(none)"
-		}
-		return answer{Result: result}
+		return answer{Result: map[bool]string{true: "ok", false: "(none)"}[found != ""]}
 	case "cas":
 		if found != op.old {
 			wrong = "not " + quote(op.old)
@@ -880,11 +868,10 @@ func parseNumber(word string, low, high int) (int, error) {
 
 // request is a client's command on its way into Step.
 type request struct {
-	Client  string `json:"client,omitempty"` // 1 to 64 printable ASCII characters, no spaces
-	Serial  int    `json:"serial"`           // rises with each of the client's writes
-	Command string `json:"command"`          // "set x 1"
-
-	to netip.AddrPort // where the client waits; Step only hands it back
+	Client  string         `json:"client,omitempty"` // 1 to 64 ASCII characters, no spaces
+	Serial  int            `json:"serial"`           // rises with each of the client's writes
+	Command string         `json:"command"`          // "set x 1"
+	to      netip.AddrPort // where the client waits; Step only hands it back
 }
 
 // reply answers a request. With errNotLeader it says whom to ask, if known; the host adds where.
@@ -899,12 +886,11 @@ type reply struct {
 
 // clients is what a server keeps for its clients, besides the log.
 type clients struct {
-	machine machine             // the key-value store
-	waiting map[string]*request // leader: writes that are not applied yet, by client
-
-	reads    []read // leader: reads to be answered (chapter 10)
-	roundDue bool   // leader: a round of AppendEntries must go out for them
-	roundSeq int    // leader: seq when the last round began
+	machine  machine             // the key-value store
+	waiting  map[string]*request // leader: writes that are not applied yet, by client
+	reads    []read              // leader: reads to be answered (chapter 10)
+	roundDue bool                // leader: a round of AppendEntries must go out for them
+	roundSeq int                 // leader: seq when the last round began
 }
 
 func (s *server) submit(r *request) {
@@ -934,15 +920,12 @@ type session struct {
 
 // apply applies one committed entry. An empty one and an outdated serial have no answer, so !ok.
 func (m *machine) apply(e *entry) (a answer, ok bool) {
-	if e.Client == "" {
-		return answer{}, false
-	}
 	done := m.sessions[e.Client]
 	if e.Serial > done.serial {
 		done = session{e.Serial, m.execute(e.Command)}
 		m.sessions[e.Client] = done // [SE3]
 	}
-	return done.answer, e.Serial == done.serial // [SE2]
+	return done.answer, e.Client != "" && e.Serial == done.serial // [SE2]
 }
 
 // isRepeat reports whether a write has been seen, and answers it if it was applied. What an earlier
@@ -1006,9 +989,8 @@ func (s *server) serveReads() {
 	if s.role != leader || len(s.reads) == 0 {
 		return
 	}
-	// A majority has answered this number, or a higher one.
-	answered := func(p int) int { return s.progress[p].answeredSeq }
-	confirmed := s.majorityReached(s.seq+1, answered) // this server needs no message
+	// A majority has answered this number, or a higher one. This server needs no message.
+	confirmed := s.majorityReached(s.seq+1, func(p int) int { return s.progress[p].answeredSeq })
 	for len(s.reads) > 0 {
 		r := s.reads[0]
 		if r.afterSeq >= confirmed || r.index > s.lastApplied { // [RD3] [RD4]
@@ -1311,9 +1293,8 @@ func between(low, n, high int) bool { return low <= n && n <= high }
 
 // ---- 13. The loop -------------------------------------------------------------------------------
 // One goroutine owns the server and everything around it, so nothing here needs a lock. Two others
-// put datagrams and ticks into its channel and do nothing else. The loop takes all that is waiting,
-// steps it at once and performs the effects: many commands share one fsync. While the disk is busy
-// the loop reads nothing, and what arrives meanwhile is the next batch.
+// put datagrams and ticks into its channel. The loop takes all that waits, steps it at once, and
+// performs the effects: what arrives while the disk is busy is the next batch and shares one fsync.
 
 // host is a running server: the algorithm and the machine around it.
 type host struct {
@@ -1324,16 +1305,15 @@ type host struct {
 	inputs    chan any      // for Step, or a *consoleLine, or why a datagram was dropped
 	tick      time.Duration // the length of one
 	screen    *screen
-	faults    faults // chapter 16
-
-	untold int       // datagrams that were dropped or not sent since toldAt
-	toldAt time.Time // when a complaint was told last
+	faults    faults    // chapter 16
+	untold    int       // datagrams that were dropped or not sent since toldAt
+	toldAt    time.Time // when a complaint was told last
 }
 
 // turn waits for something, unless there is more to apply, and takes all that waits into one Step.
 func (h *host) turn() {
 	var inputs []any
-	if !h.server.behind() {
+	if h.server.lastApplied == h.server.commitIndex {
 		inputs = h.take(inputs, <-h.inputs)
 	}
 	for len(h.inputs) > 0 && len(inputs) < maxInputs {
@@ -1416,12 +1396,11 @@ func (h *host) readClock() {
 func (h *host) readDatagrams(self int) {
 	buf := make([]byte, maxDatagram+1)
 	for {
+		var in any
 		n, from, err := h.conn.ReadFromUDPAddrPort(buf)
-		if err != nil { // some systems report here that an earlier datagram found nobody
-			h.inputs <- err
-			continue
+		if err == nil { // else an earlier datagram found nobody, on some systems
+			in, err = decode(buf[:n], from, self, h.addresses)
 		}
-		in, err := decode(buf[:n], from, self, h.addresses)
 		if err != nil {
 			in = fmt.Errorf("%w (%v)", err, from)
 		}
@@ -1541,7 +1520,6 @@ func (m *Message) String() string {
 
 func (r role) String() string { return [...]string{"follower", "candidate", "leader"}[r] }
 
-// name is a server as people see it.
 func name(id int) string { return strings.Replace(fmt.Sprintf("S%d", id), "S0", "none", 1) }
 
 // list is a list of servers as files and commands have it: 1,2,3.
@@ -1558,8 +1536,7 @@ func clip(text string, columns int) string {
 	return text
 }
 
-// narrate hands lines to the terminal. The loop never waits for it: what it does not take, because
-// a person has pressed Ctrl-S or nobody reads the pipe, is dropped and counted.
+// narrate never waits for the terminal. What that does not take (Ctrl-S!) is dropped and counted.
 func (h *host) narrate(lines []string) {
 	if s := h.server; h.screen.people { // in a cluster, people type at its own console
 		h.screen.prompt.Store(fmt.Sprintf("S%d %c%d%v> ",
@@ -1625,8 +1602,7 @@ func (sc *screen) show(text string) {
 
 // ---- 15. Console --------------------------------------------------------------------------------
 // The console is a client, also of the server whose terminal it shares. What concerns the data
-// (set, get, …) it sends to the leader in the client's form and repeats until there is an answer.
-// What concerns servers (status, cut, …) it sends to their loops. One table holds every command.
+// (set, get, …) it sends to the leader in the client's form; what concerns servers, to their loops.
 
 type command struct {
 	name, args, help, by string // by the leader (as a client's command), servers or console
@@ -1851,12 +1827,11 @@ type console struct {
 	conn      *net.UDPConn
 	screen    *screen
 	patience  time.Duration // for the outcome of a client's command
-
-	client string
-	serial int  // of the last line to anybody
-	leader int  // whom to ask first
-	failed bool // some command did
-	over   bool // quit was asked for
+	client    string
+	serial    int  // of the last line to anybody
+	leader    int  // whom to ask first
+	failed    bool // some command did
+	over      bool // quit was asked for
 }
 
 const (
@@ -1864,9 +1839,7 @@ const (
 	giveUpAfter = 600 * time.Millisecond // until a line for one server is given up
 	aftermath   = 30 * time.Millisecond  // for the messages that a command sets off
 	maxCells    = 200                    // entries that logs draws
-
-	// The error of what may or may not be carried out.
-	unknown = "unknown: no answer in time; is it running? A write may still happen"
+	unknown     = "unknown: no answer in time; is it running? A write may still happen"
 )
 
 func newConsole(o options, screen *screen) *console {
@@ -2092,8 +2065,7 @@ type faults struct {
 	cut      map[int]string // by server: "vote", "append" or "all" messages, in both directions
 	noise    int            // percent of the messages that are lost, doubled, delayed
 	clockOff bool
-	holding  bool // messages that arrive wait in held
-	held     []*Message
+	held     []*Message // that have arrived and wait; nil: none has to
 }
 
 // cuts reports whether the wire to or from another server is cut for this message.
@@ -2113,10 +2085,10 @@ func (h *host) keepsOut(m *Message) bool {
 		h.tellLost(m, "x<", m.From, "cut")
 		return true
 	}
-	if f.holding {
+	if f.held != nil {
 		f.held = append(f.held, m)
 	}
-	return f.holding
+	return f.held != nil
 }
 
 // disturbs makes a message suffer, and reports whether it must not be sent besides.
@@ -2153,7 +2125,7 @@ func (f *faults) String() (text string) {
 	if f.noise > 0 {
 		text += fmt.Sprintf(" noise:%d", f.noise)
 	}
-	if f.holding {
+	if f.held != nil {
 		text += fmt.Sprintf(" hold:%d", len(f.held))
 	}
 	if f.clockOff {
@@ -2176,7 +2148,7 @@ func (h *host) cutWires(word, kind string) error {
 
 // hold queues the messages that arrive from now on, or lists them.
 func (f *faults) hold() (text string) {
-	f.holding = true
+	f.held = append([]*Message{}, f.held...)
 	for i, m := range f.held[:min(len(f.held), 100)] {
 		text += "\n" + clip(fmt.Sprintf("%d. <-S%d t%d %v", i+1, m.From, m.Term, m), width-4)
 	}
@@ -2185,25 +2157,24 @@ func (f *faults) hold() (text string) {
 
 // release handles held messages one by one, so that each shows what it does.
 func (h *host) release(arg string) (err error) {
-	f := &h.faults
-	n, again := len(f.held), f.holding && arg != ""
+	f, held := &h.faults, h.faults.held
+	n := len(held)
 	if arg != "" {
 		n, err = parseNumber(arg, 1, maxInputs)
 	}
-	f.holding = false
-	for ; n > 0 && len(f.held) > 0; n-- {
-		m := f.held[0]
-		f.held = f.held[1:]
-		h.step(h.take(nil, m)...)
+	for f.held = nil; n > 0 && len(held) > 0; n-- {
+		h.step(h.take(nil, held[0])...)
+		held = held[1:]
 	}
-	f.holding = again
+	if arg != "" {
+		f.held = held
+	}
 	return err
 }
 
 // ---- 17. Cluster and main -----------------------------------------------------------------------
-// Without -id, this process is only a console, and every server is a process of its own, which it
-// starts, kills and starts again. A server of a cluster narrates to the same terminal. It reads its
-// parent's pipe and leaves when that ends, so none outlives the cluster, whatever happens to it.
+// Without -id, this process is only a console, and every server a process of its own, which it
+// starts and kills. A server leaves when its parent's pipe ends, so none outlives the cluster.
 
 type options struct {
 	id, watch    int
@@ -2264,7 +2235,6 @@ func parseOptions(args []string) (o options, err error) {
 	return o, err
 }
 
-// parsePeers reads 1=HOST:PORT,2=HOST:PORT.
 func parsePeers(peers string) (addressMap, error) {
 	addresses, taken := addressMap{}, map[netip.AddrPort]bool{}
 	var first netip.Addr
@@ -2377,8 +2347,7 @@ func (h *host) readConsole(o options) {
 	}
 }
 
-// inCluster is the variable by which a cluster marks its servers. It is true if a person types
-// there: then they show the cluster's prompt again below their narration.
+// inCluster marks a cluster's servers. If true, a person types there, and they show the prompt.
 const inCluster = "RAFT_IN_CLUSTER"
 
 // change kills servers that all run, or starts servers none of which does.

@@ -369,7 +369,7 @@ func (s *server) send(tag string, to int, m Message) {
 	}
 }
 
-// majorityReached returns the highest value that a majority has reached. own is our own.
+// majorityReached returns the highest value that a majority has reached. own is this server's.
 func (s *server) majorityReached(own int, of func(peer int) int) int {
 	values := []int{own}
 	for _, p := range s.peers {

@@ -14,8 +14,8 @@
 //	IV   14 Narration and the terminal · 15 Console · 16 Experiments · 17 Cluster and main
 //
 // The rules of Figure 2, in our words. Each tag stands in square brackets on the line that carries
-// its rule out (grep -n '\[AE3\]' raft.go). Below them are ours: sessions (§8), reads (§8 and
-// Ongaro's thesis, 6.4), majorities and the disk; and where we depart, as NOTES.md defends.
+// its rule out (grep -n '\[AE3\]' raft.go). Below are ours: sessions (§8), reads (§8; Ongaro's
+// thesis, 6.4), CheckQuorum and the disk; last, where we depart (NOTES.md defends it), as in (D5).
 //
 //	Persist  term, vote and log are on disk before anything that depends on them is answered
 //	All1     apply what is committed, in order
@@ -40,7 +40,7 @@
 //	AE4      append what is not in the log yet
 //	AE5      follow leaderCommit, up to the last new entry
 //
-//	SE1      a repeat of a write that the leader has not applied yet is not appended again
+//	SE1      a repeat of what this leader has appended and not yet applied is not appended again
 //	SE2      a serial that was applied gets the stored answer and changes nothing
 //	SE3      sessions are state machine state, the same on every server
 //	RD1      no read is answered before an entry of the leader's own term is committed
@@ -145,10 +145,10 @@ type server struct {
 
 	// The rest is ours.
 	id       int
-	peers    []int // the other servers, ascending; nobody ranges over a map, whose order is random
+	peers    []int // the other servers, ascending; no rule ranges over a map, whose order is random
 	role     role
 	leaderID int          // whom clients are sent to, or none
-	votes    map[int]bool // candidate: the answers so far, by voter (D2)
+	votes    map[int]bool // candidate: by voter, yes or no; without an answer, no key (D2)
 
 	now         int        // the clock, in ticks
 	electionDue int        // follower, candidate: the tick of the election timeout
@@ -163,14 +163,14 @@ type server struct {
 	out     Output
 }
 
-// Timeouts in ticks; at 10 ms each, the paper's 150 to 300 ms. Two heartbeats in a row may be lost.
+// Timeouts in ticks; at 10 ms each, the paper's 150 to 300 ms. Two lost heartbeats rarely matter.
 const (
 	heartbeatTicks   = 5
 	electionTicksMin = 15
 	electionTicksMax = 30
 )
 
-// newServer makes a follower. It begins at zero: a leader must tell it what is committed.
+// newServer makes a follower. commitIndex begins at 0: a leader must tell it what is committed.
 func newServer(id int, peers []int, state persistent, r *rand.Rand) *server {
 	m := machine{values: map[string]string{}, sessions: map[string]session{}}
 	s := &server{id: id, peers: peers, persistent: state, rand: r,
@@ -179,7 +179,7 @@ func newServer(id int, peers []int, state persistent, r *rand.Rand) *server {
 	return s
 }
 
-// setTermAndVote alone changes currentTerm and votedFor. They are one record, which no crash parts.
+// setTermAndVote alone changes currentTerm and votedFor. One record holds both: no crash splits it.
 func (s *server) setTermAndVote(term, votedFor int) {
 	newVote := term == s.currentTerm && s.votedFor == none
 	must(term > s.currentTerm || newVote, "terms never fall, and there is one vote per term")
@@ -257,7 +257,7 @@ type appendEntriesReply struct {
 }
 
 // ---- 3. The log ---------------------------------------------------------------------------------
-// Every computation with indexes goes through these functions. The sentinel at index 0 has term 0
+// What searches, compares or copies the log is here. The sentinel at index 0 has term 0
 // and matches everywhere, so an empty log is not a special case.
 
 func (s *server) lastIndex() int { return len(s.log) - 1 }
@@ -281,7 +281,7 @@ func (s *server) firstIndexOf(term int) int {
 }
 
 // batch copies the entries from index on that fit into limit bytes (D4), at least one if there are
-// any. It must be a copy: the log may be cut while the message waits to be sent.
+// any. It must be a copy: the log may be cut before whoever keeps the Output sends the message.
 func (s *server) batch(index, limit int) []*entry {
 	end := index
 	for size := 0; end <= s.lastIndex(); end++ {
@@ -404,7 +404,7 @@ func (s *server) electionTimeout() {
 }
 
 // resetElectionTimer draws a new timeout. Only three events restart a running one: an AppendEntries
-// of the current leader, a granted vote, and a request for votes. A leader has none running, so it
+// of the current leader, a vote granted, and votes asked for. A leader has no timer running, so it
 // starts one when it becomes a follower. The spread keeps candidates from splitting every vote.
 func (s *server) resetElectionTimer() {
 	s.electionDue = s.now + electionTicksMin + s.rand.IntN(electionTicksMax-electionTicksMin+1)
@@ -443,8 +443,8 @@ func (s *server) onRequestVote(from, term int, rv *requestVote) {
 		return
 	}
 	granted := (s.votedFor == none || s.votedFor == rv.CandidateID) && // [RV2] one vote per term,
-		s.upToDate(rv.LastLogIndex, rv.LastLogTerm) // and only for such a log
-	// Granting it again restarts no timer, or a deaf candidate that keeps asking would silence all.
+		s.upToDate(rv.LastLogIndex, rv.LastLogTerm) // and only for a log at least as up to date
+	// A repeated yes restarts no timer: a candidate that hears none, asking on, would silence all.
 	if granted && s.votedFor == none {
 		s.setTermAndVote(term, rv.CandidateID)
 		s.resetElectionTimer() // [Fol2]
@@ -452,7 +452,7 @@ func (s *server) onRequestVote(from, term int, rv *requestVote) {
 	s.send("RV2", from, Message{RequestVoteReply: &requestVoteReply{VoteGranted: granted}})
 }
 
-// onRequestVoteReply records a yes or no [CQ2] to this election; it may well arrive twice (D2).
+// onRequestVoteReply records a yes, or a no, which only [CQ2] counts. Either may come twice (D2).
 func (s *server) onRequestVoteReply(from, term int, r *requestVoteReply) {
 	if s.role == candidate && term == s.currentTerm {
 		s.votes[from] = s.votes[from] || r.VoteGranted
@@ -618,7 +618,7 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 
 	// 2. A success counts for what it confirms, and matchIndex never falls, since replies overtake
 	// each other. A refusal counts only if it refuses what would be sent now. When one arrives
-	// twice, the first lowers nextIndex, say from 10 to 7, and the second, still of 9, is late.
+	// twice, the first lowers nextIndex, say from 10 to 7, and the second, about #9, is too late.
 	if r.Success { // [Lead3a]
 		s.matchIndex[from] = max(s.matchIndex[from], r.MatchIndex)
 		s.nextIndex[from] = max(s.nextIndex[from], s.matchIndex[from]+1)
@@ -629,7 +629,7 @@ func (s *server) onAppendEntriesReply(from, term int, r *appendEntriesReply) {
 	}
 
 	// 3. It settles the unanswered entries if it answers their message, or a later one once they
-	// are a heartbeat old: then they are lost and were not merely overtaken.
+	// are a heartbeat old: then we take them for lost, and no longer for overtaken.
 	old := s.now-w.unansweredAt >= heartbeatTicks
 	if w.unansweredSeq == 0 || r.Seq < w.unansweredSeq || r.Seq > w.unansweredSeq && !old {
 		return
@@ -690,9 +690,9 @@ func (s *server) applyCommitted() {
 // ---- 8. The state machine -----------------------------------------------------------------------
 // A key-value store. A command is one line of text, the same in a client's datagram, in the log, on
 // the disk and on the console. It is checked before it enters a log and has the same outcome on
-// every server. A new command is one case in parse, one in execute and a row in chapter 15.
+// every server. A new command: a case in parse and its error, one in execute, a row in chapter 15.
 
-// answer is the outcome of a command. An error is final and certain, but for errNotLeader.
+// answer is the outcome of a command. A server's error is final, unless it is errNotLeader.
 type answer struct {
 	Result string `json:"result,omitempty"`
 	Error  string `json:"error,omitempty"`
@@ -705,7 +705,7 @@ const (
 	maxDatagram = 65_507            // what UDP over IPv4 carries
 	maxBatch    = maxDatagram - 512 // entries in a message; 512 bytes hold all that is around them
 	minBatch    = 512               // a message is not made smaller than this
-	maxCommand  = 16 << 10
+	maxCommand  = 16 << 10          // so no value is longer, and each fits a reply
 	maxKey      = 256
 	maxApply    = 5_000   // entries applied in one Step, so that a long log stops no clock
 	maxInputs   = 4096    // inputs of one Step, so that answers do not wait for ever
@@ -813,7 +813,7 @@ func failure(format string, args ...any) answer {
 	return answer{Error: fmt.Sprintf(format, args...)}
 }
 
-// String is an entry on disk, wire, screen: term, or also client, serial, command, "5 c 3 del x".
+// String is an entry on disk and wire: its term, or term, client, serial, command: 5 c 3 del x.
 func (e *entry) String() string {
 	if e.Client == "" {
 		return strconv.Itoa(e.Term)
@@ -929,7 +929,7 @@ func (m *machine) apply(e *entry) (a answer, ok bool) {
 }
 
 // isRepeat reports whether a write has been seen, and answers it if it was applied. What an earlier
-// leader appended and nobody has applied yet is appended again, and [SE2] makes that harmless.
+// leader appended and this one has not applied is appended again, and [SE2] makes that harmless.
 func (s *server) isRepeat(r *request) bool {
 	w, done := s.waiting[r.Client], s.machine.sessions[r.Client]
 	switch {
@@ -947,7 +947,7 @@ func (s *server) isRepeat(r *request) bool {
 	return true
 }
 
-// answerWaiting goes by client and serial: another leader's entry may stand at that index by now.
+// answerWaiting goes by client and serial: what an earlier leader appended may be applied first.
 func (s *server) answerWaiting(e *entry, a answer, ok bool) {
 	if w := s.waiting[e.Client]; w != nil && ok && w.Serial == e.Serial {
 		delete(s.waiting, e.Client)
@@ -1002,7 +1002,7 @@ func (s *server) serveReads() {
 		s.reads = s.reads[1:]
 	}
 	// One round at a time: reads that arrive meanwhile share the next one. A round is over when a
-	// majority has answered a higher number than the last one before it.
+	// majority has answered a number above roundSeq.
 	if len(s.reads) > 0 && s.reads[0].afterSeq >= confirmed && confirmed > s.roundSeq {
 		s.roundDue, s.roundSeq = true, s.seq
 		s.count("RD3")
@@ -1013,11 +1013,11 @@ func (s *server) serveReads() {
 // ---- 11. Disk -----------------------------------------------------------------------------------
 // One append-only text file per server, one record per line. No record is ever rewritten, so cat
 // shows a server's whole life, and a crash can only hurt the end. Each line begins with eight hex
-// digits, the CRC-32 of the rest (these are examples):
+// digits, the CRC-32 of the rest. The third of these is entry 2, of term 1:
 //
-//	1c291ca3 raft.go 2 server 1 of 1,2,3
-//	34d141ba term 1 vote 2
-//	150e60d3 2 1 c6decc60aee2d61a0 1 set x 1
+//	c5815957 raft.go 2 server 1 of 1,2,3
+//	72bf82c4 term 1 vote 2
+//	78ac0d46 2 1 c6decc60aee2d61a0 1 set x 1
 //
 // The first names the members, because quorums must never depend on what somebody types [DK1].
 // Three gaps are confessed. A flipped bit in the last line looks like a torn tail. A power failure
@@ -1047,10 +1047,10 @@ func replay(data []byte, header string) (p persistent, good int, err error) {
 	p.log = []*entry{{}}
 	isIntact := func(line []byte) bool { return intact(line) != "" }
 	lines := bytes.SplitAfter(data, []byte("\n"))
-	if !bytes.HasPrefix(appendLine(nil, header), lines[0]) { // a part of it would be a torn tail
+	if !bytes.HasPrefix(appendLine(nil, header), lines[0]) { // half a header is a torn tail, too
 		return p, 0, fmt.Errorf("line 1: %w", wrongHeader(lines[0], header))
 	}
-	for i, line := range lines[:len(lines)-1] { // no newline ends the last
+	for i, line := range lines[:len(lines)-1] { // behind the last newline: nothing, or a torn tail
 		record := intact(line)
 		switch {
 		case record == "" && slices.ContainsFunc(lines[i+1:], isIntact): // [DK4]
@@ -1155,7 +1155,7 @@ func (d *disk) append(records []string) error {
 	return cmp.Or(err, d.file.Sync())
 }
 
-// check fails unless the name still leads to our file, as we left it: other writes would be lost.
+// check fails unless the name still leads to our file, as we left it: else we may write in vain.
 func (d *disk) check() error {
 	named, err := os.Stat(d.name)
 	ours, _ := d.file.Stat()
@@ -1181,8 +1181,8 @@ func syncFolders(name string) error {
 
 // ---- 12. Network --------------------------------------------------------------------------------
 // One JSON object per datagram. What no honest server could send is dropped and counted, so that
-// Parts I and II need no checks of their own. Between servers, the sender's address must be the one
-// that is configured for its number. Clients and consoles may write from anywhere:
+// Parts I and II check only against their state. Between servers, the sender's address must be the
+// one that is configured for its number. Clients and consoles may write from anywhere:
 //
 //	→ {"clientRequest":{"client":"c7","serial":1,"command":"incr n"}}
 //	← {"clientReply":{"client":"c7","serial":1,"result":"1"}}
@@ -1231,7 +1231,7 @@ func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (a
 	}
 	switch r, m := d.ClientRequest, &d.Message; {
 	case bodies != 1:
-		return nil, fmt.Errorf("%d bodies that a server can take, not one", bodies)
+		return nil, fmt.Errorf("%d bodies that a server can take, instead of one", bodies)
 	case d.Console != nil:
 		d.Console.to = from
 		return d.Console, nil
@@ -1398,7 +1398,7 @@ func (h *host) readDatagrams(self int) {
 	for {
 		var in any
 		n, from, err := h.conn.ReadFromUDPAddrPort(buf)
-		if err == nil { // else an earlier datagram found nobody, on some systems
+		if err == nil { // else some systems report that an earlier datagram found nobody
 			in, err = decode(buf[:n], from, self, h.addresses)
 		}
 		if err != nil {
@@ -1421,7 +1421,7 @@ type brokenInvariant string
 // the loop calls it, the loop stands still meanwhile, so nothing is answered.
 func fatal(format string, args ...any) {
 	time.AfterFunc(time.Second, func() { os.Exit(1) })
-	prompt := os.Getenv(inCluster) == "true" // the line begins with that of the cluster
+	prompt := os.Getenv(inCluster) == "true" // the cluster's prompt is on this line: wipe it
 	fmt.Fprintf(os.Stderr, map[bool]string{true: wipe}[prompt]+"error: "+format+"\n", args...)
 	os.Exit(1)
 }
@@ -1436,7 +1436,7 @@ func fatal(format string, args ...any) {
 // voice is what a server needs to narrate. Nothing else depends on it.
 type voice struct {
 	watch   int            // level, 0 to 3
-	lamport int            // rises with every rule and message, told or not
+	lamport int            // rises with every tell, shown or not
 	fired   map[string]int // how often each rule has
 }
 
@@ -1479,7 +1479,7 @@ func (s *server) hear(m *Message) {
 
 // level is 1 for refusals, 3 for heartbeats and answers without news, 2 for any other message.
 func (s *server) level(m *Message) int {
-	known := s.commitIndex // what a follower has heard to be committed, it has confirmed
+	known := s.commitIndex // a follower's reply that reaches no further is hardly news
 	if s.role == leader {
 		known = s.matchIndex[m.From]
 	}
@@ -1538,7 +1538,7 @@ func clip(text string, columns int) string {
 
 // narrate never waits for the terminal. What that does not take (Ctrl-S!) is dropped and counted.
 func (h *host) narrate(lines []string) {
-	if s := h.server; h.screen.people { // in a cluster, people type at its own console
+	if s := h.server; h.screen.people { // not in a cluster: there, its console has the prompt
 		h.screen.prompt.Store(fmt.Sprintf("S%d %c%d%v> ",
 			s.id, "FCL"[s.role], s.currentTerm, &h.faults))
 	}
@@ -1788,7 +1788,7 @@ func (s *server) viewLog() *logView {
 	return v
 }
 
-// drawLogs draws logs under one ruler: the newest entries, as they fit, and eight terms before.
+// drawLogs draws logs under one ruler: the newest entries, as they fit, and the terms of 8 before.
 func drawLogs(views []*logView, columns int) string {
 	last := 0
 	for _, v := range views {
@@ -1913,7 +1913,6 @@ func (c *console) exec(line string) {
 	}
 }
 
-// print shows an answer with a prefix before each of its lines.
 func (c *console) print(prefix string, a answer) {
 	text := cmp.Or(a.Error, a.Result)
 	c.failed = c.failed || a.Error != ""
@@ -2065,7 +2064,7 @@ type faults struct {
 	cut      map[int]string // by server: "vote", "append" or "all" messages, in both directions
 	noise    int            // percent of the messages that are lost, doubled, delayed
 	clockOff bool
-	held     []*Message // that have arrived and wait; nil: none has to
+	held     []*Message // that have arrived and wait; nil if hold is off
 }
 
 // cuts reports whether the wire to or from another server is cut for this message.
@@ -2091,7 +2090,7 @@ func (h *host) keepsOut(m *Message) bool {
 	return f.held != nil
 }
 
-// disturbs makes a message suffer, and reports whether it must not be sent besides.
+// disturbs makes a message suffer, and reports whether the caller must not send it.
 func (h *host) disturbs(m *Message, data []byte) bool {
 	noisy := func() bool { return rand.IntN(100) < h.faults.noise }
 	cut := h.faults.cuts(m.To, m)
@@ -2350,7 +2349,7 @@ func (h *host) readConsole(o options) {
 // inCluster marks a cluster's servers. If true, a person types there, and they show the prompt.
 const inCluster = "RAFT_IN_CLUSTER"
 
-// change kills servers that all run, or starts servers none of which does.
+// change kills servers, if all of them run, or starts servers, if none of them does.
 func (c *console) change(whom, verb string) error {
 	ids, err := parseServers(whom, c.ids)
 	if c.processes == nil {
@@ -2364,14 +2363,13 @@ func (c *console) change(whom, verb string) error {
 		}
 	}
 	for _, id := range ids {
-		if c.kill(id); verb == "start" && err == nil {
+		if c.kill(id); verb == "start" && err == nil { // also what has ended by itself
 			err = c.start(id)
 		}
 	}
 	return err
 }
 
-// start starts a server and returns when it is ready.
 func (c *console) start(id int) error {
 	self, _ := os.Executable() // if there is none, Start says so
 	cmd := exec.Command(self, append([]string{"-id", strconv.Itoa(id)}, os.Args[1:]...)...)

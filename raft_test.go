@@ -1668,7 +1668,7 @@ func TestDrops(t *testing.T) {
 		{vote, vote + `→ | {→ | 4}}→4} | }}→}}{}`, notJSON},
 		{vote, `:5→:"5" | :5→:5.5 | :5→:9223372036854775808`, notJSON},
 		{some, `5 c7 3 set x 1→5 c7 3 get x | "5 c7 3 set x 1"→5`, notJSON},
-		{vote, vote + "→{} | " + vote + "→null", "0 bodies that a server can take, not one"},
+		{vote, vote + "→{} | " + vote + "→null", "0 bodies that a server can take, instead of one"},
 		{voteYes, `{"voteGranted":true}→null`, "0 bodies"}, {ask, `Request→Reply`, "0 bodies"},
 		{voteYes, `"requestVote→"appendEntriesReply":{"success":false},"requestVote`, "2 bodies"},
 		{ask, `"clientR→"console":{"id":1,"line":"status"},"clientR`, "2 bodies that a server"},

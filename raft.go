@@ -809,9 +809,7 @@ func (m *machine) execute(command string) answer {
 	return answer{Result: result}
 }
 
-func failure(format string, args ...any) answer {
-	return answer{Error: fmt.Sprintf(format, args...)}
-}
+func failure(text string, args ...any) answer { return answer{Error: fmt.Sprintf(text, args...)} }
 
 // String is an entry on disk and wire: its term, or term, client, serial, command: 5 c 3 del x.
 func (e *entry) String() string {
@@ -912,7 +910,6 @@ func (s *server) respond(r *request, a answer, leader int) {
 		answer: a, Leader: leader})
 }
 
-// session is what the state machine remembers of a client.
 type session struct {
 	serial int
 	answer answer
@@ -967,7 +964,6 @@ func (s *server) answerWaiting(e *entry, a answer, ok bool) {
 //
 // With -noop=false and no write in the term [RD1] is never met, and reads wait for ever.
 
-// read is a get that waits.
 type read struct {
 	*request
 	index    int // lastApplied must reach this
@@ -1076,7 +1072,7 @@ func wrongHeader(line []byte, header string) error {
 			"change that", theirs, header[at:])
 	}
 	begin := cmp.Or(intact(line), string(line))
-	return fmt.Errorf("the file begins with %s, not with %s", quote(begin), quote(header))
+	return fmt.Errorf("not ours, or damaged: begins with %s, not %s", quote(begin), quote(header))
 }
 
 // replayRecord carries one record out, unless it cannot follow the others [DK4].
@@ -1114,10 +1110,10 @@ type disk struct {
 // openDisk opens or creates server id's file and replays it. torn counts the bytes cut off.
 func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn int, err error) {
 	d = &disk{name: filepath.Join(dir, fmt.Sprintf("server-%d.log", id))}
-	os.MkdirAll(dir, 0o755) // without a folder, the next line fails
+	noFolder := os.MkdirAll(dir, 0o755)
 	d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	data, unreadable := os.ReadFile(d.name)
-	if err = cmp.Or(err, unreadable); err != nil {
+	if err = cmp.Or(noFolder, err, unreadable); err != nil {
 		return
 	}
 	first := header(id, members)
@@ -1152,7 +1148,7 @@ func (d *disk) append(records []string) error {
 		_, err = d.file.Write(lines)
 	}
 	d.size += int64(len(lines))
-	return cmp.Or(err, d.file.Sync())
+	return cmp.Or(err, d.file.Sync()) // the first error counts
 }
 
 // check fails unless the name still leads to our file, as we left it: else we may write in vain.
@@ -1411,11 +1407,9 @@ func (h *host) readDatagrams(self int) {
 // must stops the server before a broken invariant spreads: it is a bug or a forged message.
 func must(holds bool, invariant string) {
 	if !holds {
-		panic(brokenInvariant(invariant))
+		panic(invariant)
 	}
 }
-
-type brokenInvariant string
 
 // fatal ends the process with one line, or after a second if the terminal does not take it. When
 // the loop calls it, the loop stands still meanwhile, so nothing is answered.
@@ -1435,9 +1429,10 @@ func fatal(format string, args ...any) {
 
 // voice is what a server needs to narrate. Nothing else depends on it.
 type voice struct {
-	watch   int            // level, 0 to 3
-	lamport int            // rises with every tell, shown or not
-	fired   map[string]int // how often each rule has
+	watch     int            // level, 0 to 3
+	lamport   int            // rises with every tell, shown or not
+	confirmed int            // matchIndex of the last success sent: the same again is idle
+	fired     map[string]int // how often each rule has
 }
 
 // ruleTags lists the rules that fire while a server runs. Their words are in the package comment.
@@ -1469,6 +1464,9 @@ func (s *server) tellSent(tag string, m *Message) (lamport int) {
 		more = fmt.Sprintf(" (up to #%d unanswered)", w.unansweredIndex)
 	}
 	s.tell(s.level(m), tag, "->S%d %v%s", m.To, m, more)
+	if r := m.AppendEntriesReply; r != nil && r.Success {
+		s.confirmed = r.MatchIndex
+	}
 	return s.lamport
 }
 
@@ -1479,7 +1477,7 @@ func (s *server) hear(m *Message) {
 
 // level is 1 for refusals, 3 for heartbeats and answers without news, 2 for any other message.
 func (s *server) level(m *Message) int {
-	known := s.commitIndex // a follower's reply that reaches no further is hardly news
+	known := s.confirmed
 	if s.role == leader {
 		known = s.matchIndex[m.From]
 	}
@@ -1641,10 +1639,11 @@ func findCommand(line string) (command, []string, error) {
 		most := len(strings.Fields(c.args))
 		least := most - strings.Count(c.args, "[")
 		switch {
-		case c.name == verb && c.by != "leader" && !between(least, len(args), most):
+		case c.name == verb && c.by == "leader":
+			_, err := parse(line)
+			return c, nil, err
+		case c.name == verb && (!between(least, len(args), most) || len(line) > maxCommand):
 			return c, nil, fmt.Errorf("%s needs %s", verb, cmp.Or(c.args, "no argument"))
-		case c.name == verb && len(line) > maxCommand:
-			return c, nil, fmt.Errorf("a command has at most %d bytes", maxCommand)
 		case c.name == verb:
 			return c, args, nil
 		case strings.EqualFold(c.name, verb) || c.name == "quit" && verb == "exit":
@@ -1836,7 +1835,6 @@ type console struct {
 
 const (
 	resendAfter = 200 * time.Millisecond // until a client's command is sent again
-	giveUpAfter = 600 * time.Millisecond // until a line for one server is given up
 	aftermath   = 30 * time.Millisecond  // for the messages that a command sets off
 	maxCells    = 200                    // entries that logs draws
 	unknown     = "unknown: no answer in time; is it running? A write may still happen"
@@ -1894,7 +1892,7 @@ func (c *console) exec(line string) {
 	switch err = cmp.Or(wrong, err); {
 	case err != nil:
 		c.print("", failure("%v", err))
-	case cmd.by == "console" && whom != "":
+	case whom != "" && (cmd.by == "console" || cmd.by == "leader" && len(ids) > 1):
 		c.print("", failure("%s is not for @%s; say it without", cmd.name, whom))
 	case cmd.by == "console":
 		c.print("", c.here(cmd.name, append(args, "")[0]))
@@ -1938,9 +1936,10 @@ func (c *console) say(line string) datagram {
 // runAt has servers run a line, once, since what is not answered may have been run. For tick N it
 // sends the line N times, and in between the servers go on with everything else.
 func (c *console) runAt(ids []int, line string) map[int]answer {
-	answers, running, times := map[int]answer{}, []int{}, 1
+	answers, running, times, d := map[int]answer{}, []int{}, 1, c.say(line)
+	patience := map[bool]time.Duration{true: 1000, false: 600}[d.Console != nil] * time.Millisecond
 	for _, id := range ids {
-		if c.processes != nil && c.processes[id] == nil {
+		if d.Console != nil && c.processes != nil && c.processes[id] == nil {
 			answers[id] = answer{Result: "killed"}
 		} else {
 			running = append(running, id)
@@ -1948,7 +1947,7 @@ func (c *console) runAt(ids []int, line string) map[int]answer {
 	}
 	fmt.Sscanf(line, "tick %d", &times) // the server checks N
 	for n := 0; n < max(1, times) && len(running) > 0; n++ {
-		came := c.ask(running, c.say(line), giveUpAfter)
+		came := c.ask(running, d, patience)
 		for _, id := range running {
 			switch r := came[id]; {
 			case r == nil:
@@ -1962,6 +1961,7 @@ func (c *console) runAt(ids []int, line string) map[int]answer {
 		stuck := func(id int) bool { return answers[id].Result != "ok" } // no tick has passed
 		running = slices.DeleteFunc(running, stuck)
 		time.Sleep(10 * time.Millisecond) // from tick to tick
+		d = c.say(line)
 	}
 	return answers
 }
@@ -2186,15 +2186,14 @@ type options struct {
 
 func main() {
 	o, err := parseOptions(os.Args[1:])
-	switch {
-	case err != nil:
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(2)
-	case o.id != none && !o.client && len(o.args) == 0:
-		runServer(o)
-	default:
-		runConsole(o)
 	}
+	if o.id != none && !o.client && len(o.args) == 0 {
+		runServer(o)
+	}
+	runConsole(o)
 }
 
 func parseOptions(args []string) (o options, err error) {
@@ -2357,13 +2356,16 @@ func (c *console) change(whom, verb string) error {
 	}
 	answers := c.runAt(ids, "status")
 	for _, id := range ids {
-		if runs := c.processes[id] != nil && answers[id].Error == ""; runs != (verb == "kill") {
+		runs := c.processes[id] != nil && (verb == "kill" || answers[id].Error == "")
+		if runs != (verb == "kill") {
 			return fmt.Errorf("server %d %s; nothing was done", id,
-				map[bool]string{true: "is running", false: "does not answer"}[runs])
+				map[bool]string{true: "is running", false: "is not running"}[runs])
 		}
 	}
 	for _, id := range ids {
-		if c.kill(id); verb == "start" && err == nil { // also what has ended by itself
+		if verb == "kill" {
+			c.kill(id)
+		} else if err == nil { // if it runs and was too busy to answer, it keeps its port
 			err = c.start(id)
 		}
 	}

@@ -461,8 +461,8 @@ func TestImpossible(t *testing.T) {
 	} {
 		func() {
 			defer func() {
-				broken, _ := recover().(brokenInvariant)
-				same(t, invariant, strings.Contains(string(broken), invariant), true)
+				broken, _ := recover().(string)
+				same(t, invariant, strings.Contains(broken, invariant), true)
 			}()
 			breach()
 		}()
@@ -1359,7 +1359,7 @@ func TestFiles(t *testing.T) {
 	os.Mkdir("data", 0o755)
 	name := filepath.Join("data", "server-1.log")
 	begins := func(line string) string {
-		return fmt.Sprintf("line 1: the file begins with %q, not with %q", line, ourHeader)
+		return fmt.Sprintf("line 1: not ours, or damaged: begins with %q, not %q", line, ourHeader)
 	}
 	const damaged = "line 2: damaged before intact lines; promises may be lost: do not start it"
 	follows := func(line int, what, before string) string {
@@ -1744,7 +1744,7 @@ func FuzzDatagram(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		defer func() {
 			r := recover()
-			if _, deliberate := r.(brokenInvariant); r != nil && !deliberate {
+			if _, deliberate := r.(string); r != nil && !deliberate {
 				panic(r)
 			}
 		}()
@@ -2861,7 +2861,7 @@ type judge struct {
 // check stops the world when something does not hold.
 func (w *world) check(holds bool, rule, format string, args ...any) {
 	if !holds {
-		panic(brokenInvariant(rule + ": " + fmt.Sprintf(format, args...)))
+		panic(rule + ": " + fmt.Sprintf(format, args...))
 	}
 }
 
@@ -3120,8 +3120,8 @@ func (w *world) simulate() (err error) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
-		case brokenInvariant: // of raft.go, or of check
-			err = errors.New(string(r))
+		case string: // an assertion of raft.go, or of check
+			err = errors.New(r)
 		default:
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
@@ -3570,7 +3570,7 @@ func notices(t *testing.T, test, want, old, new string) {
 	out, err := exec.Command("go", "test", "-overlay="+overlay, "-vet=off", "-timeout=60s",
 		"-gcflags=-l -dwarf=false", "-ldflags=-s -w", "-run=^"+test+"$", ".").CombinedOutput()
 	// A log line of the simulator begins with a number.
-	assertion := regexp.MustCompile(`(?m)_test\.go:\d+: (\D.*)$|main\.brokenInvariant\("(.*)"\)`)
+	assertion := regexp.MustCompile(`(?m)_test\.go:\d+: (\D.*)$|^panic: (.*?)(?: \[recovered.*)?$`)
 	says := assertion.FindStringSubmatch(string(out))
 	if err == nil || says == nil || !strings.HasPrefix(says[1]+says[2], want) ||
 		bytes.Contains(out, []byte("panic: test timed out")) {
@@ -3825,7 +3825,7 @@ func ownAddress(f *fleet) {
 func killAllOrNone(f *fleet) {
 	f.freePeers(3)
 	f.mustRun("set x 1\nkill 3\nkill 1,2,3\nkill 2,9\n@3 heal\nstart 2,3\nkill S1,2\nstart 1,2,3\n"+
-		"get x\nquit\n", "ok\nok\nerror: server 3 does not answer; nothing was done\n"+
+		"get x\nquit\n", "ok\nok\nerror: server 3 is not running; nothing was done\n"+
 		"error: there is no server \"9\"; there are 1,2,3\nS3: killed\n"+
 		"error: server 2 is running; nothing was done\nok\nok\n1\nbye\n", "", 1,
 		"-peers", f.peers, "-dir", f.dir, "-watch", "0")

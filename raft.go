@@ -783,7 +783,7 @@ func (m *machine) execute(command string) answer {
 	switch op.verb {
 	case "del":
 		delete(m.values, op.key)
-		return answer{Result: map[bool]string{true: "ok", false: "(none)"}[found != ""]}
+		return answer{Result: choose(found != "", "ok", "(none)")}
 	case "cas":
 		if found != op.old {
 			wrong = "not " + quote(op.old)
@@ -799,11 +799,9 @@ func (m *machine) execute(command string) answer {
 		op.value = strconv.FormatInt(sum, 10)
 		result = op.value
 	}
-	if wrong != "" && found == "" {
-		return failure("%s is (none), %s; nothing changed", op.key, wrong)
-	}
 	if wrong != "" {
-		return failure("%s is %s, %s; nothing changed", op.key, quote(found), wrong)
+		is := choose(found == "", "(none)", quote(found))
+		return failure("%s is %s, %s; nothing changed", op.key, is, wrong)
 	}
 	m.values[op.key] = op.value
 	return answer{Result: result}
@@ -1037,14 +1035,14 @@ func intact(line []byte) string {
 	return string(line[9:])
 }
 
-// replay reads a file that must begin with header. It returns the persistent state and how many
+// replay reads a file that must begin with first. It returns the persistent state and how many
 // bytes of data are good; the rest is a torn tail. The error names the line.
-func replay(data []byte, header string) (p persistent, good int, err error) {
+func replay(data []byte, first string) (p persistent, good int, err error) {
 	p.log = []*entry{{}}
 	isIntact := func(line []byte) bool { return intact(line) != "" }
 	lines := bytes.SplitAfter(data, []byte("\n"))
-	if !bytes.HasPrefix(appendLine(nil, header), lines[0]) { // half a header is a torn tail, too
-		return p, 0, fmt.Errorf("line 1: %w", wrongHeader(lines[0], header))
+	if !bytes.HasPrefix(appendLine(nil, first), lines[0]) { // half a header is a torn tail, too
+		return p, 0, fmt.Errorf("line 1: %w", wrongHeader(lines[0], first))
 	}
 	for i, line := range lines[:len(lines)-1] { // behind the last newline: nothing, or a torn tail
 		record := intact(line)
@@ -1122,7 +1120,7 @@ func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn in
 		return d, p, 0, fmt.Errorf("%s %w", d.name, err)
 	}
 	torn, d.size = len(data)-good, int64(len(data))
-	if err = d.check(); err == nil && torn > 0 {
+	if err = d.check(); err == nil && torn > 0 { // else another process may be writing
 		err = os.Truncate(d.name, int64(good)) // [DK3]
 		d.size = int64(good)
 	}
@@ -1136,12 +1134,12 @@ func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn in
 // append writes records and returns when they are on the disk, or an error, after which nothing is
 // known about the file: the kernel may have dropped the pages, and another fsync would lie [DK5].
 func (d *disk) append(records []string) error {
+	if len(records) == 0 {
+		return nil
+	}
 	var lines []byte
 	for _, record := range records {
 		lines = appendLine(lines, record)
-	}
-	if len(lines) == 0 {
-		return nil
 	}
 	err := d.check()
 	if err == nil {
@@ -1162,7 +1160,7 @@ func (d *disk) check() error {
 }
 
 // syncFolders makes a new file's name durable: its folder, and those above, which may be new, too.
-// Only a failing disk is an error: some folders are not ours, and some systems sync none.
+// Only a failing or full disk is an error: some folders are not ours, some systems sync none.
 func syncFolders(name string) error {
 	for dir := filepath.Dir(name); dir != name; name, dir = dir, filepath.Dir(dir) {
 		folder, _ := os.Open(dir) // if that fails, so does Sync
@@ -1287,6 +1285,14 @@ func (m *Message) mayName(index, term int) bool {
 
 func between(low, n, high int) bool { return low <= n && n <= high }
 
+// choose is an if in an expression. Both values are computed.
+func choose[T any](condition bool, yes, no T) T {
+	if condition {
+		return yes
+	}
+	return no
+}
+
 // ---- 13. The loop -------------------------------------------------------------------------------
 // One goroutine owns the server and everything around it, so nothing here needs a lock. Two others
 // put datagrams and ticks into its channel. The loop takes all that waits, steps it at once, and
@@ -1328,7 +1334,7 @@ func (h *host) take(inputs []any, in any) []any {
 	case error:
 		h.complain("dropped", in)
 		return inputs
-	case tick: // one per Step: after a pause, heartbeats that wait are heard before the timeout
+	case tick: // one per Step: after a pause, what waits is heard before the election times out
 		if h.faults.clockOff || slices.Contains(inputs, any(in)) {
 			return inputs
 		}
@@ -1416,13 +1422,13 @@ func must(holds bool, invariant string) {
 func fatal(format string, args ...any) {
 	time.AfterFunc(time.Second, func() { os.Exit(1) })
 	prompt := os.Getenv(inCluster) == "true" // the cluster's prompt is on this line: wipe it
-	fmt.Fprintf(os.Stderr, map[bool]string{true: wipe}[prompt]+"error: "+format+"\n", args...)
+	fmt.Fprintf(os.Stderr, choose(prompt, wipe, "")+"error: "+format+"\n", args...)
 	os.Exit(1)
 }
 
 // PART IV. THE LABORATORY =========================================================================
 // ---- 14. Narration and the terminal -------------------------------------------------------------
-// One line per rule that fires: Lamport number, server, role (F, C or L), term, tag, text. Every
+// One line per event: Lamport number, server, role (F, C or L), term, the rule's tag, text. Every
 // message carries its sender's Lamport number, so sort -n over the narration of all servers is one
 // causal story. #3t2 is entry 3, of term 2. Level 1 tells of roles, terms, commits, refusals,
 // faults and the disk; 2 also of messages; 3 also of idle heartbeats.
@@ -1439,8 +1445,7 @@ type voice struct {
 const ruleTags = "Persist All1 All2 Fol1 Fol2 Cand1 Cand2 Cand3 Cand4 Lead1 Lead2 Lead3 Lead3a " +
 	"Lead3b Lead4 RV1 RV2 AE1 AE2 AE3 AE4 AE5 SE1 SE2 SE3 RD1 RD2 RD3 RD4 CQ1 CQ2"
 
-// width is where narration and answers are clipped, in columns.
-const width = 79
+const width = 79 // columns of narration and answers; 4 less where "S1: " may come first
 
 func (s *server) count(tag string) { s.fired[tag]++ }
 
@@ -1471,16 +1476,13 @@ func (s *server) tellSent(tag string, m *Message) (lamport int) {
 }
 
 func (s *server) hear(m *Message) {
-	s.lamport = max(s.lamport, min(m.At, maxNumber/2)) // a forged one must not overflow
+	s.lamport = max(s.lamport, min(m.At, maxNumber/2)) // beyond maxNumber, ours would be dropped
 	s.tell(max(2, s.level(m)), "heard", "<-S%d t%d %v", m.From, m.Term, m)
 }
 
 // level is 1 for refusals, 3 for heartbeats and answers without news, 2 for any other message.
 func (s *server) level(m *Message) int {
-	known := s.confirmed
-	if s.role == leader {
-		known = s.matchIndex[m.From]
-	}
+	known := choose(s.role == leader, s.matchIndex[m.From], s.confirmed)
 	switch vote, ae, r := m.RequestVoteReply, m.AppendEntries, m.AppendEntriesReply; {
 	case vote != nil && !vote.VoteGranted || r != nil && !r.Success:
 		return 1
@@ -1510,6 +1512,9 @@ func (m *Message) String() string {
 		return fmt.Sprintf("AppendReply ok match=%d", r.MatchIndex)
 	case r.Seq == 0:
 		return "AppendReply refused: that term is over"
+	case r.ConflictTerm == 0:
+		return fmt.Sprintf("AppendReply refused prev=%d: log ends before #%d",
+			r.PrevLogIndex, r.ConflictIndex)
 	default:
 		return fmt.Sprintf("AppendReply refused prev=%d: t%d begins at #%d",
 			r.PrevLogIndex, r.ConflictTerm, r.ConflictIndex)
@@ -1518,14 +1523,14 @@ func (m *Message) String() string {
 
 func (r role) String() string { return [...]string{"follower", "candidate", "leader"}[r] }
 
-func name(id int) string { return strings.Replace(fmt.Sprintf("S%d", id), "S0", "none", 1) }
+func name(id int) string { return choose(id == none, "none", fmt.Sprintf("S%d", id)) }
 
 // list is a list of servers as files and commands have it: 1,2,3.
 func list(ids []int) string {
 	return strings.ReplaceAll(strings.Trim(fmt.Sprint(ids), "[]"), " ", ",")
 }
 
-// clip shortens text to a number of columns. What is not ASCII may take more of them, or fewer.
+// clip shortens text to a number of columns. Only an ASCII character is sure to take one: else ?.
 func clip(text string, columns int) string {
 	text = regexp.MustCompile("[^ -~]").ReplaceAllString(text, "?")
 	if len(text) > columns {
@@ -1555,8 +1560,8 @@ type screen struct {
 	missed    atomic.Int64 // lines that found no room there
 	out, err  io.Writer
 	format    string       // of a line of narration: its color
-	people    bool         // a person sits there
-	prompting atomic.Bool  // and may still type
+	people    bool         // a person types into this process
+	prompting atomic.Bool  // a prompt stands below, ours or that of the cluster's console
 	prompt    atomic.Value // what stands below narration, a string
 }
 
@@ -1569,7 +1574,7 @@ func openScreen(o options) *screen {
 	sc.prompting.Store(sc.people || os.Getenv(inCluster) == "true")
 	sc.prompt.Store("raft> ")
 	if terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
-		sc.format = fmt.Sprintf("\x1b[%dm%%s\x1b[0m\n", 31+(o.id+5)%6)
+		sc.format = fmt.Sprintf("\x1b[%dm%%s\x1b[0m\n", 31+(o.id-1)%6)
 	}
 	go sc.run()
 	return sc
@@ -1577,7 +1582,7 @@ func openScreen(o options) *screen {
 
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 // /dev/null counts, too
 }
 
 func (sc *screen) run() {
@@ -1603,7 +1608,7 @@ func (sc *screen) show(text string) {
 // (set, get, …) it sends to the leader in the client's form; what concerns servers, to their loops.
 
 type command struct {
-	name, args, help, by string // by the leader (as a client's command), servers or console
+	name, args, help, by string // by: carried out by leader (as a client), servers or console
 }
 
 var commands = []command{
@@ -1645,7 +1650,7 @@ func findCommand(line string) (command, []string, error) {
 		case c.name == verb && (!between(least, len(args), most) || len(line) > maxCommand):
 			return c, nil, fmt.Errorf("%s needs %s", verb, cmp.Or(c.args, "no argument"))
 		case c.name == verb:
-			return c, args, nil
+			return c, append(args, "", ""), nil
 		case strings.EqualFold(c.name, verb) || c.name == "quit" && verb == "exit":
 			return c, nil, fmt.Errorf("no such command %s; did you mean %s?", quote(verb), c.name)
 		}
@@ -1653,7 +1658,7 @@ func findCommand(line string) (command, []string, error) {
 	return command{}, nil, fmt.Errorf("no such command %s; help lists them", quote(verb))
 }
 
-// parseServers reads a list such as 2,3 or S2 or all.
+// parseServers reads a list such as 2,3 or S2 or all. With an error it returns none, not some.
 func parseServers(word string, all []int) (ids []int, err error) {
 	if word == "all" {
 		return all, nil
@@ -1676,7 +1681,7 @@ func (h *host) answerConsole(l *consoleLine) {
 	switch from := l.to.Addr(); {
 	case !from.IsLoopback() && from != h.addresses[h.server.id].Addr():
 		err = fmt.Errorf("only its own machine commands S%d, not %v", h.server.id, from)
-	case err == nil && cmd.by != "servers" && cmd.name != "logs":
+	case err == nil && cmd.by != "servers" && cmd.name != "logs": // logs asks, too
 		err = fmt.Errorf("%s is not a command for servers", cmd.name)
 	case err == nil:
 		r.Result, err = h.obey(cmd.name, args)
@@ -1684,12 +1689,12 @@ func (h *host) answerConsole(l *consoleLine) {
 	if err != nil {
 		r.answer = failure("%v", err)
 	}
-	h.step() // sends what is due now, and has the prompt show it
+	h.step() // sends what the command made due, and refreshes the prompt
 	h.write(encode(datagram{ConsoleReply: r}), l.to)
 }
 
 func (h *host) obey(verb string, args []string) (text string, err error) {
-	s, arg, term, n := h.server, append(args, "")[0], h.server.currentTerm, 0
+	s, arg, term, n := h.server, args[0], h.server.currentTerm, 0
 	switch verb {
 	case "status":
 		return h.status(), nil
@@ -1700,7 +1705,7 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 	case "peek":
 		return s.machine.get(arg), nil
 	case "timeout":
-		s.electionDue = s.now // a leader has none
+		s.electionDue = s.now // a leader has no timer
 		if h.step(); s.role == candidate && s.currentTerm == term {
 			return fmt.Sprintf("asks again in t%d", term), nil // [CQ2]
 		}
@@ -1715,7 +1720,7 @@ func (h *host) obey(verb string, args []string) (text string, err error) {
 			h.step(tick{}) // the console sends N such lines
 		}
 	case "cut":
-		err = h.cutWires(arg, append(args, "all")[1])
+		err = h.cutWires(arg, cmp.Or(args[1], "all"))
 	case "heal":
 		h.faults.cut, h.faults.noise = map[int]string{}, 0
 	case "noise":
@@ -1774,10 +1779,7 @@ func (s *server) viewLog() *logView {
 		v.Knows = "\n" + clip(strings.ReplaceAll(known, "map", ""), width)
 	}
 	for index := max(1, v.Last-maxCells+1); index <= v.Last; index++ {
-		e, brackets := s.log[index], "(%s)"
-		if index <= s.commitIndex {
-			brackets = "[%s]"
-		}
+		e, brackets := s.log[index], choose(index <= s.commitIndex, "[%s]", "(%s)")
 		text := strings.TrimSpace(fmt.Sprintf("%d %s", e.Term, e.Command))
 		if op, _ := parse(e.Command); op.verb == "set" {
 			text = fmt.Sprintf("%d %s=%s", e.Term, op.key, op.value)
@@ -1787,13 +1789,13 @@ func (s *server) viewLog() *logView {
 	return v
 }
 
-// drawLogs draws logs under one ruler: the newest entries, as they fit, and the terms of 8 before.
+// drawLogs draws logs under one ruler: the newest entries that fit, and of the 8 before, the terms.
 func drawLogs(views []*logView, columns int) string {
 	last := 0
 	for _, v := range views {
 		last = max(last, v.Last)
 	}
-	for newest := max(1, last-columns/3); ; newest++ {
+	for newest := max(1, last-columns/3); ; newest++ { // no cell takes less than 3 columns
 		text := new(strings.Builder)
 		table := tabwriter.NewWriter(text, 0, 0, 0, ' ', 0) // aligns what stands between tabs
 		first := max(1, newest-8)
@@ -1882,6 +1884,7 @@ func (c *console) runLine(line string) {
 	}
 }
 
+// exec runs one command: here, as a client, at our own server, or at those that @2,3 names.
 func (c *console) exec(line string) {
 	whom, ids, wrong := "", c.ids, error(nil)
 	if strings.HasPrefix(line, "@") { // @2,3 LINE
@@ -1895,7 +1898,7 @@ func (c *console) exec(line string) {
 	case whom != "" && (cmd.by == "console" || cmd.by == "leader" && len(ids) > 1):
 		c.print("", failure("%s is not for @%s; say it without", cmd.name, whom))
 	case cmd.by == "console":
-		c.print("", c.here(cmd.name, append(args, "")[0]))
+		c.print("", c.here(cmd.name, args[0]))
 	case cmd.by == "leader" && whom == "":
 		c.print("", c.asClient(line))
 	case whom == "" && c.self != none: // its own server
@@ -1937,7 +1940,7 @@ func (c *console) say(line string) datagram {
 // sends the line N times, and in between the servers go on with everything else.
 func (c *console) runAt(ids []int, line string) map[int]answer {
 	answers, running, times, d := map[int]answer{}, []int{}, 1, c.say(line)
-	patience := map[bool]time.Duration{true: 1000, false: 600}[d.Console != nil] * time.Millisecond
+	patience := choose(d.Console != nil, time.Second, 600*time.Millisecond)
 	for _, id := range ids {
 		if d.Console != nil && c.processes != nil && c.processes[id] == nil {
 			answers[id] = answer{Result: "killed"}
@@ -1974,10 +1977,10 @@ func (c *console) ask(ids []int, d datagram, patience time.Duration) map[int]*re
 	buf, until, came := make([]byte, maxDatagram+1), time.Now().Add(patience), map[int]*reply{}
 	c.conn.SetReadDeadline(until)
 	for len(came) < len(ids) && time.Now().Before(until) {
-		var d datagram
+		var got datagram
 		n, from, _ := c.conn.ReadFromUDPAddrPort(buf) // some systems report a dead server here
-		json.Unmarshal(buf[:n], &d)
-		r := cmp.Or(d.ClientReply, d.ConsoleReply)
+		json.Unmarshal(buf[:n], &got)
+		r := cmp.Or(got.ClientReply, got.ConsoleReply)
 		sender := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		for id, address := range c.addresses {
 			if r != nil && r.Serial == c.serial && sender == address {
@@ -2069,10 +2072,7 @@ type faults struct {
 
 // cuts reports whether the wire to or from another server is cut for this message.
 func (f *faults) cuts(other int, m *Message) bool {
-	kind := "append"
-	if m.RequestVote != nil || m.RequestVoteReply != nil {
-		kind = "vote"
-	}
+	kind := choose(m.RequestVote != nil || m.RequestVoteReply != nil, "vote", "append")
 	return f.cut[other] == "all" || f.cut[other] == kind
 }
 
@@ -2080,7 +2080,7 @@ func (f *faults) cuts(other int, m *Message) bool {
 func (h *host) keepsOut(m *Message) bool {
 	f := &h.faults
 	if f.cuts(m.From, m) {
-		h.server.lamport = max(h.server.lamport, min(m.At, maxNumber/2))
+		h.server.lamport = max(h.server.lamport, min(m.At, maxNumber/2)) // as hear does
 		h.tellLost(m, "x<", m.From, "cut")
 		return true
 	}
@@ -2095,7 +2095,7 @@ func (h *host) disturbs(m *Message, data []byte) bool {
 	noisy := func() bool { return rand.IntN(100) < h.faults.noise }
 	cut := h.faults.cuts(m.To, m)
 	if cut || noisy() {
-		h.tellLost(m, "x>", m.To, map[bool]string{true: "cut", false: "lost"}[cut])
+		h.tellLost(m, "x>", m.To, choose(cut, "cut", "lost"))
 		return true
 	}
 	if noisy() {
@@ -2103,7 +2103,7 @@ func (h *host) disturbs(m *Message, data []byte) bool {
 	}
 	late := noisy()
 	if late {
-		delay := h.tick * time.Duration(1+rand.IntN(10)) // at most 10 ticks
+		delay := h.tick * time.Duration(1+rand.IntN(10)) // not h.write: it is the loop's
 		time.AfterFunc(delay, func() { h.conn.WriteToUDPAddrPort(data, h.addresses[m.To]) })
 	}
 	return late
@@ -2111,9 +2111,8 @@ func (h *host) disturbs(m *Message, data []byte) bool {
 
 // tellLost narrates a message that a fault has swallowed; heartbeats only at level 3.
 func (h *host) tellLost(m *Message, arrow string, other int, why string) {
-	if s := h.server; s.watch == 3 || s.level(m) < 3 {
-		s.tell(1, "fault", "%sS%d %v (%s)", arrow, other, m, why)
-	}
+	level := choose(h.server.level(m) == 3, 3, 1)
+	h.server.tell(level, "fault", "%sS%d %v (%s)", arrow, other, m, why)
 }
 
 // String lists the faults that are on, for status and for the prompt.
@@ -2147,7 +2146,7 @@ func (h *host) cutWires(word, kind string) error {
 
 // hold queues the messages that arrive from now on, or lists them.
 func (f *faults) hold() (text string) {
-	f.held = append([]*Message{}, f.held...)
+	f.held = append([]*Message{}, f.held...) // not nil any more
 	for i, m := range f.held[:min(len(f.held), 100)] {
 		text += "\n" + clip(fmt.Sprintf("%d. <-S%d t%d %v", i+1, m.From, m.Term, m), width-4)
 	}
@@ -2161,12 +2160,12 @@ func (h *host) release(arg string) (err error) {
 	if arg != "" {
 		n, err = parseNumber(arg, 1, maxInputs)
 	}
-	for f.held = nil; n > 0 && len(held) > 0; n-- {
-		h.step(h.take(nil, held[0])...)
-		held = held[1:]
+	n, f.held = min(n, len(held)), nil // nil: else take would queue them again
+	for _, m := range held[:n] {
+		h.step(h.take(nil, m)...)
 	}
 	if arg != "" {
-		f.held = held
+		f.held = held[n:]
 	}
 	return err
 }
@@ -2191,7 +2190,7 @@ func main() {
 		os.Exit(2)
 	}
 	if o.id != none && !o.client && len(o.args) == 0 {
-		runServer(o)
+		runServer(o) // never returns
 	}
 	runConsole(o)
 }
@@ -2259,18 +2258,18 @@ func parsePeers(peers string) (addressMap, error) {
 	return addresses, nil
 }
 
-// leave ends a console's process: 1 if some command failed, but 0 after a person's session.
+// leave ends a console's process: status 1 if a command failed, but 0 if a person typed.
 func (c *console) leave() {
 	time.Sleep(aftermath) // for the last narration
-	os.Exit(map[bool]int{true: 1}[c.failed && !c.screen.people])
+	os.Exit(choose(c.failed && !c.screen.people, 1, 0))
 }
 
-// runConsole runs one command or a session, which has a cluster of its own, but for -client.
+// runConsole runs one command, or a session; that has its own cluster, unless -client is given.
 func runConsole(o options) {
 	c := newConsole(o, openScreen(o))
 	for i, arg := range o.args {
-		value := o.args[0] == "set" && i >= 2
-		if fields := strings.Fields(arg); !value && (len(fields) != 1 || fields[0] != arg) {
+		value := o.args[0] == "set" && i >= 2 // may have spaces, which Join below keeps
+		if !value && !slices.Equal(strings.Fields(arg), []string{arg}) {
 			c.print("", failure("argument %s is not one word; nothing done", quote(arg)))
 			c.leave()
 		}
@@ -2319,7 +2318,7 @@ func runServer(o options) {
 	if torn > 0 {
 		s.tell(1, "DK3", "%s ends in a torn write, %d bytes cut off", disk.name, torn)
 	}
-	h.step()
+	h.step() // narrates that, and has the first prompt show the term
 	go h.readDatagrams(o.id)
 	go h.readClock()
 	go h.readConsole(o)
@@ -2328,7 +2327,7 @@ func runServer(o options) {
 	}
 }
 
-// readConsole reads stdin. The parent of a server in a cluster holds the other end.
+// readConsole reads stdin. In a cluster the parent holds the other end, and we end when it ends.
 func (h *host) readConsole(o options) {
 	if os.Getenv(inCluster) != "" {
 		fmt.Println("ready")
@@ -2345,7 +2344,7 @@ func (h *host) readConsole(o options) {
 	}
 }
 
-// inCluster marks a cluster's servers. If true, a person types there, and they show the prompt.
+// inCluster is set for a cluster's servers: "true" if a person types there, so a prompt is shown.
 const inCluster = "RAFT_IN_CLUSTER"
 
 // change kills servers, if all of them run, or starts servers, if none of them does.
@@ -2359,7 +2358,7 @@ func (c *console) change(whom, verb string) error {
 		runs := c.processes[id] != nil && (verb == "kill" || answers[id].Error == "")
 		if runs != (verb == "kill") {
 			return fmt.Errorf("server %d %s; nothing was done", id,
-				map[bool]string{true: "is running", false: "is not running"}[runs])
+				choose(runs, "is running", "is not running"))
 		}
 	}
 	for _, id := range ids {

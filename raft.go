@@ -817,10 +817,9 @@ func (e *entry) String() string {
 	return strconv.Itoa(e.Term) + " " + e.Client + " " + strconv.Itoa(e.Serial) + " " + e.Command
 }
 
-// MarshalText has encoding/json write an entry as this text.
 func (e *entry) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
-// UnmarshalText takes exactly what String writes of entries that a leader could have made.
+// UnmarshalText, for encoding/json, takes exactly what String writes for a leader's entries.
 func (e *entry) UnmarshalText(text []byte) (err error) {
 	words := strings.SplitN(string(text), " ", 4)
 	*e = entry{}
@@ -1013,14 +1012,10 @@ func (s *server) serveReads() {
 //	72bf82c4 term 1 vote 2
 //	78ac0d46 2 1 c6decc60aee2d61a0 1 set x 1
 //
-// The first names the members, because quorums must never depend on what somebody types [DK1].
-// Three gaps are confessed. A flipped bit in the last line looks like a torn tail. A power failure
-// that writes the end of a batch and not its middle looks like damage, and the server does not
-// start. A file that is gone at a start looks like a new server, which may vote twice in a term.
-
-func header(id int, members []int) string {
-	return fmt.Sprintf("raft.go 2 server %d of %s", id, list(members))
-}
+// The first names the members, because quorums must never depend on what somebody types [DK1]. Four
+// gaps are confessed. Members are compared in one folder only. A flipped bit in the last line looks
+// like a torn tail. A power failure that loses the middle of a batch looks like damage: no start. A
+// file that is gone at a start looks like a new server, which may vote twice in a term.
 
 func appendLine(b []byte, record string) []byte {
 	return fmt.Appendf(b, "%08x %s\n", crc32.ChecksumIEEE([]byte(record)), record)
@@ -1042,7 +1037,9 @@ func replay(data []byte, first string) (p persistent, good int, err error) {
 	isIntact := func(line []byte) bool { return intact(line) != "" }
 	lines := bytes.SplitAfter(data, []byte("\n"))
 	if !bytes.HasPrefix(appendLine(nil, first), lines[0]) { // half a header is a torn tail, too
-		return p, 0, fmt.Errorf("line 1: %w", wrongHeader(lines[0], first))
+		begin := cmp.Or(intact(lines[0]), string(lines[0]))
+		return p, 0, fmt.Errorf("line 1: not ours, or damaged: begins with %s, not %s",
+			quote(begin), quote(first))
 	}
 	for i, line := range lines[:len(lines)-1] { // behind the last newline: nothing, or a torn tail
 		record := intact(line)
@@ -1060,17 +1057,6 @@ func replay(data []byte, first string) (p persistent, good int, err error) {
 		good += len(line)
 	}
 	return p, good, nil
-}
-
-// wrongHeader says how the first line differs from the one that this server would write [DK1].
-func wrongHeader(line []byte, header string) error {
-	at := strings.LastIndexByte(header, ' ') + 1
-	if theirs, ours := strings.CutPrefix(intact(line), header[:at]); ours {
-		return fmt.Errorf("this server belongs to the cluster %s, not %s; Raft needs §6 to "+
-			"change that", theirs, header[at:])
-	}
-	begin := cmp.Or(intact(line), string(line))
-	return fmt.Errorf("not ours, or damaged: begins with %s, not %s", quote(begin), quote(header))
 }
 
 // replayRecord carries one record out, unless it cannot follow the others [DK4].
@@ -1105,16 +1091,34 @@ type disk struct {
 	size int64 // as this server left it [DK6]
 }
 
+// oneCluster fails if a file in the folder belongs to other members. With -n 3 in one terminal and
+// -n 5 in another there would be two majorities [DK1].
+func oneCluster(dir, members string) error {
+	names, _ := filepath.Glob(filepath.Join(dir, "server-*.log"))
+	for _, name := range names {
+		file, _ := os.Open(name)
+		line, _ := bufio.NewReader(file).ReadBytes('\n')
+		file.Close()
+		if _, theirs, ours := strings.Cut(intact(line), " of "); ours && theirs != members {
+			return fmt.Errorf("%s line 1: this server belongs to the cluster %s, not %s; "+
+				"Raft needs §6 to change that", name, theirs, members)
+		}
+	}
+	return nil
+}
+
 // openDisk opens or creates server id's file and replays it. torn counts the bytes cut off.
 func openDisk(dir string, id int, members []int) (d *disk, p persistent, torn int, err error) {
 	d = &disk{name: filepath.Join(dir, fmt.Sprintf("server-%d.log", id))}
-	noFolder := os.MkdirAll(dir, 0o755)
-	d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
-	data, unreadable := os.ReadFile(d.name)
-	if err = cmp.Or(noFolder, err, unreadable); err != nil {
+	if err = cmp.Or(oneCluster(dir, list(members)), os.MkdirAll(dir, 0o755)); err != nil {
 		return
 	}
-	first := header(id, members)
+	d.file, err = os.OpenFile(d.name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	data, unreadable := os.ReadFile(d.name)
+	if err = cmp.Or(err, unreadable); err != nil {
+		return
+	}
+	first := fmt.Sprintf("raft.go 2 server %d of %s", id, list(members))
 	p, good, err := replay(data, first)
 	if err != nil {
 		return d, p, 0, fmt.Errorf("%s %w", d.name, err)
@@ -1237,8 +1241,7 @@ func decode(data []byte, from netip.AddrPort, self int, addresses addressMap) (a
 	case m.To != self:
 		return nil, fmt.Errorf("for S%d, and this is S%d", m.To, self)
 	case !addresses[m.From].IsValid():
-		return nil, fmt.Errorf("from S%d, which is not among our servers %s",
-			m.From, list(addresses.ids()))
+		return nil, fmt.Errorf("from S%d, not among our servers %s", m.From, list(addresses.ids()))
 	case m.From == self || addresses[m.From] != from:
 		return nil, fmt.Errorf("from S%d, but not from its address %v", m.From, addresses[m.From])
 	case !between(1, m.Term, maxNumber) || !between(0, m.At, maxNumber) || !m.possible():
@@ -1383,7 +1386,7 @@ func (h *host) write(data []byte, to netip.AddrPort) {
 func (h *host) complain(what string, err error) {
 	h.untold++
 	if time.Since(h.toldAt) >= time.Second { // a flood must not flood the screen
-		h.server.tell(1, "fault", "%d datagrams, the last %s: %v", h.untold, what, err)
+		h.server.tell(1, "fault", "%d %s: %v", h.untold, what, err)
 		h.untold, h.toldAt = 0, time.Now()
 	}
 }
@@ -1445,7 +1448,8 @@ type voice struct {
 const ruleTags = "Persist All1 All2 Fol1 Fol2 Cand1 Cand2 Cand3 Cand4 Lead1 Lead2 Lead3 Lead3a " +
 	"Lead3b Lead4 RV1 RV2 AE1 AE2 AE3 AE4 AE5 SE1 SE2 SE3 RD1 RD2 RD3 RD4 CQ1 CQ2"
 
-const width = 79 // columns of narration and answers; 4 less where "S1: " may come first
+const width = 79        // columns of narration and answers; 4 less where "S1: " may come first
+const wipe = "\r\x1b[K" // a control sequence: clear the line
 
 func (s *server) count(tag string) { s.fired[tag]++ }
 
@@ -1564,8 +1568,6 @@ type screen struct {
 	prompting atomic.Bool  // a prompt stands below, ours or that of the cluster's console
 	prompt    atomic.Value // what stands below narration, a string
 }
-
-const wipe = "\r\x1b[K" // a control sequence: clear the line
 
 func openScreen(o options) *screen {
 	sc := &screen{lines: make(chan string, 1000), out: os.Stdout, err: os.Stderr, format: "%s\n"}
@@ -1746,9 +1748,9 @@ func (h *host) status() string {
 		heardAt := func(p int) int { return s.progress[p].heardAt }
 		due = s.majorityReached(s.now, heardAt) + electionTicksMax
 	}
-	text := fmt.Sprintf("S%d %s t%d, voted %s, leader %s, log %d commit %d applied %d timer %d",
+	text := fmt.Sprintf("S%d %s t%d, voted %s, leader %s, log %d commit %d timer %d applied %d",
 		s.id, s.role, s.currentTerm, name(s.votedFor), name(s.leaderID),
-		s.lastIndex(), s.commitIndex, s.lastApplied, due-s.now)
+		s.lastIndex(), s.commitIndex, due-s.now, s.lastApplied)
 	return strings.TrimSpace(clip(text, width-4) + "\n" + strings.TrimSpace(h.faults.String()))
 }
 
@@ -1789,7 +1791,7 @@ func (s *server) viewLog() *logView {
 	return v
 }
 
-// drawLogs draws logs under one ruler: the newest entries that fit, and of the 8 before, the terms.
+// drawLogs draws logs under one ruler: the newest entries that fit, and of the 5 before, the terms.
 func drawLogs(views []*logView, columns int) string {
 	last := 0
 	for _, v := range views {
@@ -1798,7 +1800,7 @@ func drawLogs(views []*logView, columns int) string {
 	for newest := max(1, last-columns/3); ; newest++ { // no cell takes less than 3 columns
 		text := new(strings.Builder)
 		table := tabwriter.NewWriter(text, 0, 0, 0, ' ', 0) // aligns what stands between tabs
-		first := max(1, newest-8)
+		first := max(1, newest-5)
 		for i := first; i <= last; i++ {
 			fmt.Fprint(table, "\t ", i)
 		}
@@ -1814,7 +1816,7 @@ func drawLogs(views []*logView, columns int) string {
 		}
 		fmt.Fprint(table, "\t")
 		table.Flush()
-		if newest == last+8 || strings.Index(text.String(), "\n") <= columns {
+		if newest == last+5 || strings.Index(text.String(), "\n") <= columns {
 			return text.String()
 		}
 	}
@@ -1961,8 +1963,7 @@ func (c *console) runAt(ids []int, line string) map[int]answer {
 				answers[id] = r.answer
 			}
 		}
-		stuck := func(id int) bool { return answers[id].Result != "ok" } // no tick has passed
-		running = slices.DeleteFunc(running, stuck)
+		running = slices.DeleteFunc(running, func(p int) bool { return answers[p].Result != "ok" })
 		time.Sleep(10 * time.Millisecond) // from tick to tick
 		d = c.say(line)
 	}
@@ -2147,7 +2148,7 @@ func (h *host) cutWires(word, kind string) error {
 // hold queues the messages that arrive from now on, or lists them.
 func (f *faults) hold() (text string) {
 	f.held = append([]*Message{}, f.held...) // not nil any more
-	for i, m := range f.held[:min(len(f.held), 100)] {
+	for i, m := range f.held[:min(len(f.held), 500)] {
 		text += "\n" + clip(fmt.Sprintf("%d. <-S%d t%d %v", i+1, m.From, m.Term, m), width-4)
 	}
 	return cmp.Or(strings.TrimPrefix(text, "\n"), "ok")
@@ -2268,7 +2269,7 @@ func (c *console) leave() {
 func runConsole(o options) {
 	c := newConsole(o, openScreen(o))
 	for i, arg := range o.args {
-		value := o.args[0] == "set" && i >= 2 // may have spaces, which Join below keeps
+		value := i > 1 && slices.Contains(o.args[:i-1], "set") // may have spaces, which Join keeps
 		if !value && !slices.Equal(strings.Fields(arg), []string{arg}) {
 			c.print("", failure("argument %s is not one word; nothing done", quote(arg)))
 			c.leave()

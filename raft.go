@@ -2354,9 +2354,9 @@ func (c *console) change(whom, verb string) error {
 	if c.processes == nil {
 		return errors.New("kill and start need the terminal of a cluster (go run .)")
 	}
-	answers := c.runAt(ids, "status")
 	for _, id := range ids {
-		runs := c.processes[id] != nil && (verb == "kill" || answers[id].Error == "")
+		runs := c.processes[id] != nil &&
+			(verb == "kill" || c.runAt([]int{id}, "status")[id].Error == "")
 		if runs != (verb == "kill") {
 			return fmt.Errorf("server %d %s; nothing was done", id,
 				choose(runs, "is running", "is not running"))

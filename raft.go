@@ -1099,7 +1099,7 @@ func oneCluster(dir, members string) error {
 		file, _ := os.Open(name)
 		line, _ := bufio.NewReader(file).ReadBytes('\n')
 		file.Close()
-		if _, theirs, ours := strings.Cut(intact(line), " of "); ours && theirs != members {
+		if _, theirs, whole := strings.Cut(intact(line), " of "); whole && theirs != members {
 			return fmt.Errorf("%s line 1: this server belongs to the cluster %s, not %s; "+
 				"Raft needs §6 to change that", name, theirs, members)
 		}
@@ -2103,8 +2103,8 @@ func (h *host) disturbs(m *Message, data []byte) bool {
 		h.write(data, h.addresses[m.To]) // the first of two
 	}
 	late := noisy()
-	if late {
-		delay := h.tick * time.Duration(1+rand.IntN(10)) // not h.write: it is the loop's
+	if late { // without h.write, which belongs to the loop
+		delay := h.tick * time.Duration(1+rand.IntN(10))
 		time.AfterFunc(delay, func() { h.conn.WriteToUDPAddrPort(data, h.addresses[m.To]) })
 	}
 	return late
